@@ -35,9 +35,9 @@ class Answer:
 def usage_in(response: JsonObject) -> Usage | None:
     """Return the token counts of a response; None if they are missing or invalid."""
     try:
-        told = response["usage"]  # rerankers state only total_tokens
-        read = told["prompt_tokens"] if "prompt_tokens" in told else told["total_tokens"]
-        usage = Usage(int(read), int(told.get("completion_tokens") or 0))
+        counts = response["usage"]  # rerankers state only total_tokens
+        n_prompt = counts["prompt_tokens"] if "prompt_tokens" in counts else counts["total_tokens"]
+        usage = Usage(int(n_prompt), int(counts.get("completion_tokens") or 0))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return usage if min(usage) >= 0 else None
@@ -82,8 +82,8 @@ def rerank_scores_in(response: JsonObject, n_documents: int) -> np.ndarray:
     try:
         entries = sorted(response["results"], key=lambda entry: int(entry["index"]))
         indices = [int(entry["index"]) for entry in entries]
-        told = [entry["relevance_score"] if "relevance_score" in entry else entry["score"] for entry in entries]
-        scores = np.array([float(score) for score in without_booleans(told)])
+        values = [entry["relevance_score"] if "relevance_score" in entry else entry["score"] for entry in entries]
+        scores = np.array([float(score) for score in without_booleans(values)])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise BadAnswer("the response holds no list of results with index and relevance_score") from None
     if indices != list(range(n_documents)):

@@ -160,20 +160,20 @@ class Client:
         """
         query, *documents = (text.encode("utf-8", "replace").decode() for text in (query, *documents))
         while True:
-            asked = self._rerank_form
+            form = self._rerank_form
             body: JsonObject = {"query": query, "texts": documents, "truncate": True}
-            if asked == "documents":
+            if form == "documents":
                 body = {"model": self.endpoint.model, "query": query, "documents": documents}
             try:
                 response = await self._called(self._openai.post("/rerank", cast_to=httpx2.Response, body=body))
             except _Refused as refusal:
                 # this request may have used the other form while a parallel one proved the current form
-                if refusal.status not in (400, 422) or asked in ("texts", self._proven_rerank_form):
+                if refusal.status not in (400, 422) or form in ("texts", self._proven_rerank_form):
                     raise
                 log.info("%s; asking again with texts, as text-embeddings-inference wants them", refusal)
                 self._rerank_form = "texts"
             else:
-                self._proven_rerank_form = asked
+                self._proven_rerank_form = form
                 return rerank_scores_in(response.extensions["value"], len(documents))
 
     async def _called(self, call: Awaitable[_Response]) -> _Response:
@@ -216,12 +216,12 @@ def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) 
             "json_schema": {"name": schema.__name__, "schema": shape, "strict": True},
         }
         return {"messages": list(messages), "response_format": response_format}
-    told = {
+    instruction = {
         "role": "system",
         "content": f"Answer with one JSON object of this schema and nothing else: {json.dumps(shape)}",
     }
-    spoken: JsonObject = {"messages": [told, *messages]}
-    return spoken | {"response_format": {"type": "json_object"}} if form == "json_object" else spoken
+    fields: JsonObject = {"messages": [instruction, *messages]}
+    return fields | {"response_format": {"type": "json_object"}} if form == "json_object" else fields
 
 
 def _answer_of(completion: ChatCompletion) -> Answer:

@@ -213,13 +213,13 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 def write_card(folder: Path, artefact: Artefact) -> Artefact:
     """Write `artefact.json` into a complete model folder; fill in `revision`, `files`, `settings` and `versions`."""
     files = [str(path.relative_to(folder)) for path in content_files(folder)]
-    made: dict[str, Any] = {
+    computed: dict[str, Any] = {
         "revision": revision(folder),
         "files": files,
         "settings": {name: _settings_hash(folder / name) for name in files if name.endswith(".json")},
         "versions": versions(),
     }
-    whole = Artefact(**{**asdict(artefact), **made})
+    whole = Artefact(**{**asdict(artefact), **computed})
     write_json(folder / CARD, asdict(whole))
     return whole
 
@@ -345,8 +345,8 @@ def is_temporary(name: str) -> bool:
 
 def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
     """Return the paths that killed processes left under temporary names, which contain the process id."""
-    made = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
-    return [path for path, by in made.items() if by is not None and not Path(f"/proc/{by[1]}").exists()]
+    matches = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
+    return [path for path, match in matches.items() if match is not None and not Path(f"/proc/{match[1]}").exists()]
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
@@ -375,11 +375,11 @@ def check_model_folder(folder: Path) -> ModelKind:
             f"{folder} has no modules.json: a sentence-transformers model folder is expected{_models_in(folder)}"
         )
     check_files(folder)
-    stated = folder / "config_sentence_transformers.json"
-    config = read_json(stated) if stated.is_file() else {}
+    config_path = folder / "config_sentence_transformers.json"
+    config = read_json(config_path) if config_path.is_file() else {}
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or any(not isinstance(text, str | None) for text in prompts.values()):
-        raise BadInput(f"{stated}: prompts are to be texts by name; copy the folder again or rebuild it")
+        raise BadInput(f"{config_path}: prompts are to be texts by name; copy the folder again or rebuild it")
     modules = _read_modules(folder)
     routes = read_routes(folder)
     for chain in [modules] if routes is None else routes.values():
@@ -405,17 +405,17 @@ def _is_file(path: Path) -> bool:
 def _models_in(folder: Path) -> str:
     """Name the model folders below a folder that is not one itself, such as a run; a student's exports come first."""
     found = (path.parent.relative_to(folder) for pattern in _BELOW for path in sorted(folder.glob(pattern)))
-    held = [place for place in dict.fromkeys(found) if not place.name.startswith(".")]
-    if not held:
+    models = [place for place in dict.fromkeys(found) if not place.name.startswith(".")]
+    if not models:
         return ""
-    shown = ", ".join(map(str, held[:_SHOWN_MODELS])) + (
-        f" and {len(held) - _SHOWN_MODELS} more" if len(held) > _SHOWN_MODELS else ""
+    listing = ", ".join(map(str, models[:_SHOWN_MODELS])) + (
+        f" and {len(models) - _SHOWN_MODELS} more" if len(models) > _SHOWN_MODELS else ""
     )
-    has_exports = folder.name == "exports" or any(place.parts[0] == "exports" for place in held)
+    has_exports = folder.name == "exports" or any(place.parts[0] == "exports" for place in models)
     fastest = (
         ', or ask for precision="auto" (--precision auto): the fastest export on this machine' if has_exports else ""
     )
-    return f"; in it are {shown}: name one of them{fastest}"
+    return f"; in it are {listing}: name one of them{fastest}"
 
 
 def _read_modules(folder: Path) -> list[dict[str, str]]:
@@ -433,8 +433,8 @@ def served_side(folder: Path) -> Side | None:
     A Router serves both sides, even if its card names the side of the small model.
     """
     card = read_card(folder)
-    stated = None if card is None else card.details.get(ASYMMETRIC)
-    return None if stated is None or read_routes(folder) is not None else stated["side"]
+    asymmetric = None if card is None else card.details.get(ASYMMETRIC)
+    return None if asymmetric is None or read_routes(folder) is not None else asymmetric["side"]
 
 
 def read_routes(folder: Path) -> dict[str, list[dict[str, str]]] | None:
@@ -447,11 +447,11 @@ def read_routes(folder: Path) -> dict[str, list[dict[str, str]]] | None:
         return None
     _require(folder, f"{_below(first['path'])}{_ROUTER}")
     path = folder / first["path"] / _ROUTER
-    stated = read_json(path)
+    router = read_json(path)
     try:
         routes = {
-            route: [{"path": f"{_below(first['path'])}{name}", "type": stated["types"][name]} for name in names] + rest
-            for route, names in stated["structure"].items()
+            route: [{"path": f"{_below(first['path'])}{name}", "type": router["types"][name]} for name in names] + rest
+            for route, names in router["structure"].items()
         }
     except (KeyError, TypeError, AttributeError):
         raise BadInput(f"{path} does not name the modules of each side; copy the folder again or rebuild it") from None
@@ -504,8 +504,8 @@ def check_named_settings(folder: Path) -> None:
             _require(folder, inside(folder, name, f"{CARD}: a file"))
     changed = [
         name
-        for name, stated in card.settings.items()
-        if (path := folder / inside(folder, name, f"{CARD}: a file")).is_file() and _settings_hash(path) != stated
+        for name, card_hash in card.settings.items()
+        if (path := folder / inside(folder, name, f"{CARD}: a file")).is_file() and _settings_hash(path) != card_hash
     ]
     if changed:
         log.warning(

@@ -136,7 +136,7 @@ def growing_array(
     try:
         _check_members(folder)
         array = GrowingArray(place, decided_by, width, dtype, header)
-        _say(target, folder, array, decided_by)
+        _log_reuse(target, folder, array, decided_by)
         yield array
     except BaseException:
         if array is not None and array.n_stored:
@@ -163,7 +163,7 @@ def _rows(n_rows: int) -> str:
     return f"the first {counted(n_rows, 'row')}" if n_rows != 1 else "the first row"
 
 
-def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[str, str]) -> None:
+def _log_reuse(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[str, str]) -> None:
     """Log how many rows of earlier attempts are reused, or why none are."""
     if array.n_found:
         log.warning("%s: continuing after %s", target, _rows(array.n_found))
@@ -171,13 +171,13 @@ def _say(target: Path, folder: Path, array: GrowingArray, decided_by: Mapping[st
     for path in folder.glob("*.json"):
         # ignore a damaged file: it cannot be continued
         with suppress(BadInput, LookupError, TypeError, ValueError, AttributeError):
-            other = read_json(path)
-            names = [name for name, value in decided_by.items() if other["made_from"].get(name) != value]
+            earlier = read_json(path)
+            names = [name for name, value in decided_by.items() if earlier["made_from"].get(name) != value]
             if names:
                 log.warning(
                     "%s: an earlier attempt (%s) differs in %s; all rows are computed",
                     target,
-                    _rows(other["n_rows"]),
+                    _rows(earlier["n_rows"]),
                     ", ".join(names),
                 )
 

@@ -57,7 +57,7 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
     if is_stream(target):
         return
     _refuse_link(target)
-    found = _facts(target)
+    found = _file_status(target)
     if found is not None and stat.S_ISDIR(found.st_mode):
         raise BadInput(f"{target} is a folder; name a file in it")
     if found is not None and not stat.S_ISREG(found.st_mode):
@@ -99,7 +99,7 @@ def check_output_folder(
     """
     _refuse_inputs(target, inputs)
     _refuse_link(target)
-    found = _facts(target)
+    found = _file_status(target)
     if found is not None and not stat.S_ISDIR(found.st_mode):
         raise BadInput(f"{target} is a file; name a folder")
     _refuse_model_folder(target)
@@ -137,7 +137,7 @@ def _shown(names: Sequence[str]) -> str:
     return first if len(names) < 4 else f"{first} and {len(names) - 3} more"
 
 
-def _facts(path: Path) -> os.stat_result | None:
+def _file_status(path: Path) -> os.stat_result | None:
     """Return the status of what a path leads to; None if nothing is there.
 
     :raises BadInput: if the path is impossible: a name is too long, or a parent is a file
@@ -153,7 +153,7 @@ def _facts(path: Path) -> os.stat_result | None:
 
 def is_stream(target: Path) -> bool:
     """Tell whether a target is written to directly: a terminal, a pipe or another character device."""
-    found = _facts(target)
+    found = _file_status(target)
     if found is None:
         return False
     if str(target).startswith(_STREAMS) and stat.S_ISREG(found.st_mode):
@@ -167,7 +167,7 @@ def _refuse_link(target: Path) -> None:
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
-    found = _facts(target)
+    found = _file_status(target)
     if found is not None and found.st_size and not overwrite:
         raise BadInput(
             f"{target} is there already ({found.st_size:,} bytes, which would be lost); name another output, or add --overwrite"
@@ -175,27 +175,27 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def _refuse_inputs(target: Path, inputs: Sequence[str | Path]) -> None:
-    found, place = _facts(target), _resolved(target)
-    for given in map(Path, inputs):
-        facts = _input_facts(given)
-        if facts is None:  # such as the name of a data set or model on the hub
+    found, place = _file_status(target), _resolved(target)
+    for input_path in map(Path, inputs):
+        status = _input_status(input_path)
+        if status is None:  # such as the name of a data set or model on the hub
             continue
-        if found is not None and os.path.samestat(facts, found):
-            raise BadInput(f"{target} is an input of this command ({given}); name another output")
-        source = _resolved(given)
+        if found is not None and os.path.samestat(status, found):
+            raise BadInput(f"{target} is an input of this command ({input_path}); name another output")
+        source = _resolved(input_path)
         if source.is_relative_to(place):
-            raise BadInput(f"{target} holds an input of this command ({given}); name another output")
-        if not stat.S_ISDIR(facts.st_mode):
+            raise BadInput(f"{target} holds an input of this command ({input_path}); name another output")
+        if not stat.S_ISDIR(status.st_mode):
             continue
         if place.is_relative_to(source):
-            raise BadInput(f"{target} lies in an input of this command ({given}); name a path outside of it")
-        if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _holds(given, found):
-            raise BadInput(f"{target} is a file of an input of this command ({given}); name another output")
+            raise BadInput(f"{target} lies in an input of this command ({input_path}); name a path outside of it")
+        if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and _holds(input_path, found):
+            raise BadInput(f"{target} is a file of an input of this command ({input_path}); name another output")
 
 
-def _input_facts(given: Path) -> os.stat_result | None:
+def _input_status(input_path: Path) -> os.stat_result | None:
     try:
-        return given.stat()
+        return input_path.stat()
     except (OSError, ValueError):
         return None
 
@@ -207,12 +207,12 @@ def _resolved(path: Path) -> Path:
         raise BadInput(f"{path} leads nowhere ({error}); name another output") from None
 
 
-def _holds(folder: Path, facts: os.stat_result) -> bool:
+def _holds(folder: Path, status: os.stat_result) -> bool:
     """Tell whether a folder contains this file under another name (a hard link)."""
     for root, _, names in os.walk(folder):
         for name in names:
-            found = _input_facts(Path(root) / name)
-            if found is not None and os.path.samestat(found, facts):
+            found = _input_status(Path(root) / name)
+            if found is not None and os.path.samestat(found, status):
                 return True
     return False
 
@@ -238,7 +238,7 @@ def _is_model_folder(folder: Path) -> bool:
 def _check_can_be_made(target: Path) -> None:
     """Check that the nearest existing parent is a writable folder."""
     nearest = target
-    while _input_facts(nearest) is None and nearest != nearest.parent:
+    while _input_status(nearest) is None and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise BadInput(f"{nearest} is a file, and {target} would lie below it; name another folder")

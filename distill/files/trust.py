@@ -79,8 +79,8 @@ def read_json(path: Path, kind: type[T] | None = None) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path} is not valid JSON ({reason}); copy the folder again or rebuild it") from None
     if not isinstance(value, wanted):
-        named = "an object" if wanted is dict else "a list"
-        raise BadInput(f"{path} is to hold {named}, not {type(value).__name__}; copy the folder again or rebuild it")
+        expected = "an object" if wanted is dict else "a list"
+        raise BadInput(f"{path} is to hold {expected}, not {type(value).__name__}; copy the folder again or rebuild it")
     return value
 
 
@@ -177,8 +177,8 @@ def check_settings(folder: Path) -> None:
         )
     if (folder / "config.json").is_file():
         _check_numbers(folder / "config.json", read_json(folder / "config.json"), "")
-    named = [folder / name for name in _SETTINGS]
-    for path in {*named, *folder.glob("sentence_*_config.json")}:
+    paths = [folder / name for name in _SETTINGS]
+    for path in {*paths, *folder.glob("sentence_*_config.json")}:
         if path.is_file():
             _check_keys(path, read_json(path), "")
 

@@ -96,14 +96,14 @@ def _onnx_line(calibration: Calibration) -> tuple[dict[str, np.ndarray], list[An
         ("Log", ["rest"], "log_rest"),
         ("Sub", ["log", "log_rest"], _RESULT),
     ]
-    named = {_BEFORE: _BEFORE, _RESULT: _RESULT}
+    graph_names = {_BEFORE: _BEFORE, _RESULT: _RESULT}
     nodes = [
         make_node(
             kind,
-            [named.get(name, f"calibration_{name}") for name in given],
-            [named.get(result, f"calibration_{result}")],
+            [graph_names.get(name, f"calibration_{name}") for name in inputs],
+            [graph_names.get(output, f"calibration_{output}")],
         )
-        for kind, given, result in steps
+        for kind, inputs, output in steps
     ]
     return constants, nodes
 
@@ -121,11 +121,11 @@ def calibrate_openvino(source: Path, target: Path, calibration: Calibration) -> 
         raise BadInput(f"{source} gives no {_RESULT}, and a calibration is put behind those of a cross-encoder")
     logits = result.get_node().input_value(0)
     logits.get_tensor().set_names({_BEFORE})
-    behind = (
+    calibrated = (
         _openvino_line(calibration, logits) if calibration.kind == "isotonic" else _openvino_affine(calibration, logits)
     )
-    behind.output(0).get_tensor().set_names({_RESULT})
-    model.add_results([openvino.opset13.result(behind)])
+    calibrated.output(0).get_tensor().set_names({_RESULT})
+    model.add_results([openvino.opset13.result(calibrated)])
     model.remove_result(result.get_node())
     model.validate_nodes_and_infer_types()
     openvino.save_model(model, target, compress_to_fp16=False)
@@ -140,8 +140,10 @@ def _openvino_affine(calibration: Calibration, logits: Any) -> Any:
 def _openvino_line(calibration: Calibration, logits: Any) -> Any:
     from openvino import opset13 as ops
 
-    held = _segments(calibration)
-    along = ops.subtract(ops.minimum(ops.maximum(logits, held["low"]), held["high"]), held["low"])
-    line = ops.add(ops.reduce_sum(ops.multiply(along, held["rise"]), np.array([-1]), keep_dims=True), held["first"])
+    segments = _segments(calibration)
+    offsets = ops.subtract(ops.minimum(ops.maximum(logits, segments["low"]), segments["high"]), segments["low"])
+    line = ops.add(
+        ops.reduce_sum(ops.multiply(offsets, segments["rise"]), np.array([-1]), keep_dims=True), segments["first"]
+    )
     probability = ops.clamp(line, _CLIP, 1 - _CLIP)
     return ops.subtract(ops.log(probability), ops.log(ops.subtract(np.float32(1), probability)))

@@ -41,7 +41,7 @@ def write_onnx(source: Path, folder: Path) -> dict[str, Any]:
     from distill.graphs.trace import check_graph, load_graph_module
 
     _require_packages()
-    path, refused = folder / GRAPH, ""
+    path, first_error = folder / GRAPH, ""
     path.parent.mkdir(parents=True, exist_ok=True)
     for attention in ("eager", "sdpa"):  # "eager" first: the exporter makes fewer operations of it than of "sdpa"
         module = load_graph_module(source, attention=attention)
@@ -51,11 +51,11 @@ def write_onnx(source: Path, folder: Path) -> dict[str, Any]:
             names = list(module.output_names)
             differences = check_graph(module, lambda features, s=session, n=names: s.run(n, features), "the ONNX graph")  # type: ignore[misc]
         except Exception as error:  # tracer, exporter and runtime raise errors of many types
-            refused = refused or " ".join(str(error).split())[:300]
+            first_error = first_error or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue
         return {"attention": attention, "opset": _OPSET, "differences": differences}
-    raise JobFailed(f"{source} cannot be exported to ONNX: {refused}")
+    raise JobFailed(f"{source} cannot be exported to ONNX: {first_error}")
 
 
 def _require_packages() -> None:

@@ -98,18 +98,18 @@ def trace(source: Path) -> Traced:
     """
     from distill.graphs.trace import load_graph_module
 
-    refused = ""
+    first_error = ""
     for attention in ("sdpa", "eager"):
         module = load_graph_module(source, attention=attention)
         try:
             graph = _converted(module)
             _check(module, graph)
         except Exception as error:  # a trace can raise any error of the modelling code
-            refused = refused or " ".join(str(error).split())[:300]
+            first_error = first_error or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue
         return Traced(graph, module.config)
-    raise JobFailed(f"{source} cannot be exported to OpenVINO: {refused}")
+    raise JobFailed(f"{source} cannot be exported to OpenVINO: {first_error}")
 
 
 def _converted(module: "GraphModule") -> Any:

@@ -49,15 +49,15 @@ class GraphModule(nn.Module):
 
     def __init__(self, model: Any, kind: ModelKind, path: Path) -> None:
         super().__init__()
-        transformer, *behind = model
+        transformer, *modules_behind = model
         self.transformer = transformer
-        self.modules_behind = nn.ModuleList(behind)
+        self.modules_behind = nn.ModuleList(modules_behind)
         self.kind, self.path = kind, path
         self.config = transformer_of(model).config
         self.tokenizer = tokenizer_of(model)
         self.max_length = length_limit(self.config.to_dict(), model.max_seq_length, self.tokenizer.model_max_length)
         self.input_names = _input_names(transformer_of(model), self.tokenizer)
-        self.output_names = ("last_hidden_state",) * bool(behind) + (_RESULT[kind],)
+        self.output_names = ("last_hidden_state",) * bool(modules_behind) + (_RESULT[kind],)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run all modules and return the outputs in the order of `output_names`.
@@ -92,12 +92,12 @@ class GraphModule(nn.Module):
         columns = np.arange(n_tokens)
         mask = columns >= n_tokens - lengths[:, None] if left else columns < lengths[:, None]
         types = (columns >= lengths[:, None] // 2) & mask
-        made = {
+        inputs = {
             "input_ids": np.where(mask, ids, pad_token_id(self.tokenizer)),
             "attention_mask": mask,
             "token_type_ids": types if getattr(self.config, "type_vocab_size", 0) > 1 else np.zeros_like(ids),
         }
-        return {name: made[name].astype(np.int64) for name in self.input_names}
+        return {name: inputs[name].astype(np.int64) for name in self.input_names}
 
 
 def load_graph_module(source: Path, *, attention: str = "sdpa") -> GraphModule:
@@ -163,15 +163,15 @@ def _additive_mask(
     """
     from transformers.masking_utils import bidirectional_mask_function
 
-    seen = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-    if seen is None or mask_function is not bidirectional_mask_function:
+    visible = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+    if visible is None or mask_function is not bidirectional_mask_function:
         zero = torch.zeros(1, dtype=torch.long)
         queries = torch.arange(q_length)[None, None, :, None]
         keys = torch.arange(kv_length)[None, None, None, :]
         in_reach = mask_function(zero, zero, queries, keys)
-        seen = in_reach if seen is None else seen & in_reach
+        visible = in_reach if visible is None else visible & in_reach
     # the minimum of bfloat16, because a runtime in bfloat16 would round the minimum of float32 to minus infinity
-    return (1.0 - seen.to(torch.float32)) * torch.finfo(torch.bfloat16).min
+    return (1.0 - visible.to(torch.float32)) * torch.finfo(torch.bfloat16).min
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -194,14 +194,14 @@ def check_graph(
     for number, features in enumerate(_checked_features(module)):
         with torch.inference_mode():
             expected = module(*(torch.from_numpy(features[name]) for name in module.input_names))
-        given = run(features)
-        for name, reference, values in zip(module.output_names, expected, given, strict=True):
+        results = run(features)
+        for name, reference, values in zip(module.output_names, expected, results, strict=True):
             wanted = reference.numpy()
             if values.shape != wanted.shape:
                 raise JobFailed(f"{what} of {module.path}: {name} is {values.shape}, torch's {wanted.shape}")
-            seen = features["attention_mask"].astype(bool) if wanted.ndim == 3 else slice(None)
-            gap = float(np.abs(values[seen] - wanted[seen]).max())
-            limit = TOLERANCE * max(1.0, float(np.abs(wanted[seen]).max()))
+            real_tokens = features["attention_mask"].astype(bool) if wanted.ndim == 3 else slice(None)
+            gap = float(np.abs(values[real_tokens] - wanted[real_tokens]).max())
+            limit = TOLERANCE * max(1.0, float(np.abs(wanted[real_tokens]).max()))
             if not gap <= limit:  # a NaN too
                 shape = "×".join(map(str, features["input_ids"].shape))
                 raise JobFailed(

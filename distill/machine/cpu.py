@@ -74,8 +74,9 @@ def usable_cpus() -> int:
     given the number.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "2,1" has one number per nesting level
-    limits = [allowed, math.floor(_cgroup_quota() or allowed), int(said) if said.isdigit() else allowed]
+    # "2,1" has one number per nesting level
+    omp_threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    limits = [allowed, math.floor(_cgroup_quota() or allowed), int(omp_threads) if omp_threads.isdigit() else allowed]
     return max(1, min(limits))
 
 
@@ -94,13 +95,13 @@ def _cgroup_quota() -> float | None:
 
 def cpu_model() -> tuple[str, set[str]]:
     """Return the CPU's name and flags; without /proc, return Python's name for the CPU and no flags."""
-    facts = _cpuinfo()
-    return facts.get("model name") or platform.processor() or platform.machine(), _flags()
+    fields = _cpuinfo()
+    return fields.get("model name") or platform.processor() or platform.machine(), _flags()
 
 
 def _flags() -> set[str]:
-    facts = _cpuinfo()
-    return set(facts.get("flags", facts.get("Features", "")).split())
+    fields = _cpuinfo()
+    return set(fields.get("flags", fields.get("Features", "")).split())
 
 
 @cache

@@ -77,10 +77,10 @@ class PerProcess(Generic[Value]):
 
         Its destructor would wait for threads that do not exist in this process.
         """
-        held, self._held = self._held, []
-        if held:
-            never_destroy(held)
-        return bool(held)
+        values, self._held = self._held, []
+        if values:
+            never_destroy(values)
+        return bool(values)
 
 
 _locks: "weakref.WeakSet[ForkSafeLock]" = weakref.WeakSet()

@@ -97,21 +97,22 @@ def termination_requests(grace: Callable[[], float] | None = None) -> Iterator[C
     if before is not signal.SIG_DFL and not isinstance(before, _InOrder):
         yield lambda: False
         return
-    came, limits = threading.Event(), list[threading.Timer]()
+    requested, limits = threading.Event(), list[threading.Timer]()
 
     def hear(*_: object) -> None:
-        if grace is not None and not came.is_set():  # a timer thread: the main thread may be waiting outside of Python
+        # a timer thread: the main thread may be waiting outside of Python
+        if grace is not None and not requested.is_set():
             limits.append(threading.Timer(grace(), os._exit, [_EXIT_CODE]))
             limits[0].daemon = True
             limits[0].start()
-        came.set()
+        requested.set()
 
     signal.signal(signal.SIGTERM, hear)
     try:
-        yield came.is_set
+        yield requested.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
         for limit in limits:
             limit.cancel()
-    if came.is_set():  # the block ended normally; SIGTERM still has to end the process
+    if requested.is_set():  # the block ended normally; SIGTERM still has to end the process
         signal.raise_signal(signal.SIGTERM)

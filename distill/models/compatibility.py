@@ -76,8 +76,8 @@ def _shared_name(name: str) -> str:
     >>> _shared_name("sentence_transformers.sentence_transformer.modules.pooling.Pooling")
     'sentence_transformers.models.Pooling'
     """
-    known = _MODULE.fullmatch(name)
-    return f"sentence_transformers.models.{known[1]}" if known and known[1] in _SHARED_MODULES else name
+    match = _MODULE.fullmatch(name)
+    return f"sentence_transformers.models.{match[1]}" if match and match[1] in _SHARED_MODULES else name
 
 
 def _router(config: _Config) -> _Config:
@@ -90,27 +90,27 @@ def _pooling(config: _Config) -> _Config:
     modes = pooling_modes(config)
     if not config.get("pooling_mode") or not set(modes) <= set(LEGACY_POOLING.values()):
         return config
-    others = {key: value for key, value in config.items() if key not in ("embedding_dimension", "pooling_mode")}
-    return {**pooling_flags(config["embedding_dimension"], modes), **others}
+    other_settings = {key: value for key, value in config.items() if key not in ("embedding_dimension", "pooling_mode")}
+    return {**pooling_flags(config["embedding_dimension"], modes), **other_settings}
 
 
 def _without(config: _Config, defaults: _Config) -> _Config:
     """Remove the default entries if all are present and unchanged, else none: a reader knows all names or none."""
-    said = {key: config[key] for key in defaults if key in config}
-    return {key: value for key, value in config.items() if key not in defaults} if said == defaults else config
+    present = {key: config[key] for key in defaults if key in config}
+    return {key: value for key, value in config.items() if key not in defaults} if present == defaults else config
 
 
 def _transformer(config: _Config, max_length: int | None) -> _Config:
     config = _without(config, _TEXT_ENCODER)
     if "transformer_task" in config:  # not a plain text encoder; older releases cannot read it
         return config
-    for now, before in (
+    for new_name, old_name in (
         ("model_kwargs", "model_args"),
         ("processor_kwargs", "tokenizer_args"),
         ("config_kwargs", "config_args"),
     ):
-        if now in config:
-            config[before] = config.pop(now)
+        if new_name in config:
+            config[old_name] = config.pop(new_name)
     return {"max_seq_length": max_length, "do_lower_case": False, **config}
 
 

@@ -133,8 +133,8 @@ def read_sides(folder: Path) -> dict[str, ModelFiles] | None:
 def _files(folder: Path, kind: ModelKind, modules: Sequence[Mapping[str, Any]]) -> ModelFiles:
     base = folder / modules[0]["path"]
     # the current file name, or one of its older names
-    named = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]
-    settings = next((path for path in named if path.is_file()), None)
+    settings_paths = [base / "sentence_bert_config.json", *sorted(base.glob("sentence_*_config.json"))]
+    settings = next((path for path in settings_paths if path.is_file()), None)
     stored = _read(folder / "config_sentence_transformers.json")
     return ModelFiles(
         folder,
@@ -159,10 +159,10 @@ def check_ids(files: ModelFiles, ids: Any, n_rows: int | None = None) -> None:
     :param n_rows: rows of the table; None is the vocabulary size in config.json
     :raises BadInput: naming the id; torch would fail without naming it, and a graph could read memory beyond the table
     """
-    stated = files.config.get("vocab_size") if n_rows is None else n_rows
-    if isinstance(stated, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < stated:
+    table_rows = files.config.get("vocab_size") if n_rows is None else n_rows
+    if isinstance(table_rows, int) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < table_rows:
         raise BadInput(
-            f"{files.folder}: its tokenizer gives the id {int(ids.max())}, its table of embeddings has {stated} rows; "
+            f"{files.folder}: its tokenizer gives the id {int(ids.max())}, its table of embeddings has {table_rows} rows; "
             "tokenizer and weights are not of one model, copy the folder again"
         )
 
@@ -175,9 +175,9 @@ def fitting_modules(files: ModelFiles) -> Iterator[None]:
     """
     try:
         yield
-    except KeyError as lacking:
+    except KeyError as missing:
         raise BadInput(
-            f"{files.folder}: no module of its modules.json gives {lacking.args[0]}; copy the folder again"
+            f"{files.folder}: no module of its modules.json gives {missing.args[0]}; copy the folder again"
         ) from None
     except TypeError as error:
         raise BadInput(
@@ -284,30 +284,32 @@ def open_tokenizer(files: ModelFiles) -> Any:
     return tokenizer
 
 
-def _light(backend: Any, config: Mapping[str, Any], stated: Mapping[str, Any]) -> LightTokenizer:
-    _set_bert_normalizer(backend, stated)
-    pad = stated.get("pad_token")
+def _light(backend: Any, config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> LightTokenizer:
+    _set_bert_normalizer(backend, tokenizer_config)
+    pad = tokenizer_config.get("pad_token")
     pad = pad.get("content") if isinstance(pad, Mapping) else pad
     pad_id = None if pad is None else backend.token_to_id(pad)
     # token types can always be given: a model with a single type ignores them, and a graph names its inputs
-    names = stated.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
+    names = tokenizer_config.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
     return LightTokenizer(
         backend,
         names,
         config.get("pad_token_id") if pad_id is None else pad_id,
-        stated.get("truncation_side") or "right",
-        int(min(stated.get("model_max_length") or _NO_LIMIT, _NO_LIMIT)),
+        tokenizer_config.get("truncation_side") or "right",
+        int(min(tokenizer_config.get("model_max_length") or _NO_LIMIT, _NO_LIMIT)),
     )
 
 
-def _set_bert_normalizer(backend: Any, stated: Mapping[str, Any]) -> None:
+def _set_bert_normalizer(backend: Any, tokenizer_config: Mapping[str, Any]) -> None:
     """Let tokenizer_config.json override tokenizer.json, as transformers does for BERT's own tokenizer."""
     normalizer = backend.normalizer
-    if type(normalizer).__name__ != "BertNormalizer" or not str(stated.get("tokenizer_class")).startswith("BertToken"):
+    if type(normalizer).__name__ != "BertNormalizer" or not str(tokenizer_config.get("tokenizer_class")).startswith(
+        "BertToken"
+    ):
         return
-    normalizer.lowercase = stated.get("do_lower_case", True)
-    normalizer.strip_accents = stated.get("strip_accents")
-    normalizer.handle_chinese_chars = stated.get("tokenize_chinese_chars", True)
+    normalizer.lowercase = tokenizer_config.get("do_lower_case", True)
+    normalizer.strip_accents = tokenizer_config.get("strip_accents")
+    normalizer.handle_chinese_chars = tokenizer_config.get("tokenize_chinese_chars", True)
     backend.normalizer = normalizer
 
 

@@ -39,9 +39,9 @@ def check_generative(name: str, model: Any, max_length: int) -> int:
         raise BadInput(f"{name}: LogitScore is to come last and to read {_LOGITS}; copy the folder again")
     ids = [scorer.true_token_id, *([] if scorer.false_token_id is None else [scorer.false_token_id])]
     if any(type(i) is not int or not 0 <= i < config.vocab_size for i in ids):
-        shown = ", ".join(str(i)[:20] for i in ids)
+        id_list = ", ".join(str(i)[:20] for i in ids)
         raise BadInput(
-            f"{name}: LogitScore reads the tokens {shown} of a vocabulary of {config.vocab_size}; copy the folder again"
+            f"{name}: LogitScore reads the tokens {id_list} of a vocabulary of {config.vocab_size}; copy the folder again"
         )
     with loading(name):
         n_tokens = template_tokens(model)
@@ -73,25 +73,25 @@ def tokenize_templated(
         if on_progress is not None:
             on_progress(len(part))
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths or [np.zeros(0, dtype=np.int64)]))])
-    joined = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
+    token_ids = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
     limit = int(model.max_seq_length)
-    table = TokenTable(joined, offsets, None, pad_token_id(tokenizer), limit, pad_left=True)
+    table = TokenTable(token_ids, offsets, None, pad_token_id(tokenizer), limit, pad_left=True)
     return table, _cut(model, table, queries, documents)
 
 
 def _cut(model: Any, table: TokenTable, queries: Sequence[str], documents: Sequence[str]) -> CutTexts:
     limit = int(model.max_seq_length)
-    full = np.flatnonzero(table.lengths >= limit)
-    if not len(full):
+    full_rows = np.flatnonzero(table.lengths >= limit)
+    if not len(full_rows):
         return CutTexts(len(table), 0, 0, limit)
     model.max_seq_length = _ANY_LENGTH
     try:
-        pairs = [(queries[row], documents[row]) for row in full.tolist()]
-        whole = model.preprocess(pairs, prompt=default_prompt(model))["attention_mask"].sum(dim=1).numpy()
+        pairs = [(queries[row], documents[row]) for row in full_rows.tolist()]
+        whole_lengths = model.preprocess(pairs, prompt=default_prompt(model))["attention_mask"].sum(dim=1).numpy()
     finally:
         model.max_seq_length = limit
-    lost = whole[whole > limit] - limit
-    return CutTexts(len(table), len(lost), int(np.median(lost)) if len(lost) else 0, limit)
+    lost_tokens = whole_lengths[whole_lengths > limit] - limit
+    return CutTexts(len(table), len(lost_tokens), int(np.median(lost_tokens)) if len(lost_tokens) else 0, limit)
 
 
 def template_tokens(model: Any) -> int:

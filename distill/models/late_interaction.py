@@ -38,10 +38,10 @@ def open_late_interaction(backbone: str | Path, *, prompts: tuple[str, str] | No
     from sentence_transformers import MultiVectorEncoder
 
     name = resolve_name(str(backbone))
-    stated = None if prompts is None else {"query": prompts[0], "document": prompts[1]}
+    prompts_by_role = None if prompts is None else {"query": prompts[0], "document": prompts[1]}
     with quiet(), loading(name), whole_weights(name):
         check_late_interaction(name)
-        options: dict[str, Any] = {"model_kwargs": {"dtype": torch.float32}, "prompts": stated, **NO_CODE}
+        options: dict[str, Any] = {"model_kwargs": {"dtype": torch.float32}, "prompts": prompts_by_role, **NO_CODE}
         model = MultiVectorEncoder(name, device=device, **options)
     check_finite(name, model)
     return model.eval()
@@ -61,19 +61,19 @@ def check_late_interaction(name: str) -> None:
         check_tokenizer(folder)
         refuse_pickles(folder, WEIGHT_FILES, PICKLE_FILES)
     modules, stored = stored_json(name, "modules.json"), stored_json(name, PROMPTS_FILE)
-    listed = modules if isinstance(modules, list) else []
-    if not _is_late_interaction(name, listed, stored if isinstance(stored, dict) else {}):
+    module_list = modules if isinstance(modules, list) else []
+    if not _is_late_interaction(name, module_list, stored if isinstance(stored, dict) else {}):
         raise BadInput(
             f"{name} is no late-interaction model: one of sentence-transformers' MultiVectorEncoder, PyLate or Stanford's ColBERT "
             "is expected; take a bi-encoder as kind bi_encoder"
         )
-    for number, module in enumerate(listed):
+    for number, module in enumerate(module_list):
         _check_module(folder, module, f"modules.json: module {number}")
 
 
 def _check_module(folder: Path, module: Any, where: str) -> None:
-    own = isinstance(module, Mapping) and module.get("type") == _PYLATE_DENSE
-    check_module(folder, {**module, "type": _DENSE} if own else module, where, allowed=_MODULES)
+    is_pylate_dense = isinstance(module, Mapping) and module.get("type") == _PYLATE_DENSE
+    check_module(folder, {**module, "type": _DENSE} if is_pylate_dense else module, where, allowed=_MODULES)
     place = folder / str(module["path"])
     if place.is_dir():
         check_settings(place)
@@ -96,8 +96,8 @@ def late_interaction_lengths(model: Any) -> tuple[int, int]:
     fixed = None if expansion is None or expansion["strategy"] != "fixed" else expansion["length"]
     positions = usable_positions(transformer.model.config.to_dict()) or _ANY_LENGTH
     query, document = (
-        min(own or model.max_seq_length or positions, positions)
-        for own in (fixed or transformer.query_length, transformer.document_length)
+        min(length or model.max_seq_length or positions, positions)
+        for length in (fixed or transformer.query_length, transformer.document_length)
     )
     return query, document
 

@@ -85,7 +85,7 @@ class SeenLayers:
             None if self.embeddings is None else self.embeddings[rows, :n_tokens],
             {layer: state[rows, :n_tokens] for layer, state in self.states.items()},
             {
-                layer: {kind: one[rows, :n_tokens] for kind, one in vectors.items()}
+                layer: {kind: tensor[rows, :n_tokens] for kind, tensor in vectors.items()}
                 for layer, vectors in self.vectors.items()
             },
         )
@@ -174,29 +174,29 @@ class EncoderLayers:
         for layer in vectors:
             modules |= {f"{kind} {layer}": module for kind, module in self._maps[layer].items()}
         passes: list[SeenLayers] = []
-        current: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
 
         def note(name: str, inputs: tuple[Tensor, ...], output: Any) -> None:
             if name == _END:
-                passes.append(self._seen(current, states, vectors))
-                current.clear()
+                passes.append(self._seen(tensors, states, vectors))
+                tensors.clear()
                 return
             value = inputs[0] if name == _EMBEDDINGS else output if isinstance(output, Tensor) else output[0]
-            current.setdefault(name, value)  # keep the first call: DeBERTa applies the maps to positions afterwards
+            tensors.setdefault(name, value)  # keep the first call: DeBERTa applies the maps to positions afterwards
 
         # sentence-transformers calls the encoder's `forward` directly, so hooks of the encoder would not run
         with hooked({**modules, _END: self.module}, note):
             yield passes
 
-    def _seen(self, made: Mapping[str, Tensor], states: Collection[int], vectors: Collection[int]) -> SeenLayers:
+    def _seen(self, tensors: Mapping[str, Tensor], states: Collection[int], vectors: Collection[int]) -> SeenLayers:
         return SeenLayers(
-            made.get(_EMBEDDINGS),
-            {layer: made[f"state {layer}"] for layer in states},
-            {layer: self._vectors(made, layer) for layer in vectors},
+            tensors.get(_EMBEDDINGS),
+            {layer: tensors[f"state {layer}"] for layer in states},
+            {layer: self._vectors(tensors, layer) for layer in vectors},
         )
 
-    def _vectors(self, made: Mapping[str, Tensor], layer: int) -> dict[Vectors, Tensor]:
+    def _vectors(self, tensors: Mapping[str, Tensor], layer: int) -> dict[Vectors, Tensor]:
         if self._is_fused(layer):
-            parts = made[f"queries {layer}"].chunk(3, dim=-1)
+            parts = tensors[f"queries {layer}"].chunk(3, dim=-1)
             return dict(zip(get_args(Vectors), parts, strict=True))
-        return {kind: made[f"{kind} {layer}"] for kind in get_args(Vectors)}
+        return {kind: tensors[f"{kind} {layer}"] for kind in get_args(Vectors)}

@@ -112,8 +112,8 @@ def build_model(
         check_named_settings(Path(name))
         if kind == "bi_encoder":
             model = bi_encoder(_own_modules(name, pooling), pooling)
-            stored = _stored(name)
-            keep_prompts(model, stored.get("prompts"), stored.get("default_prompt_name"))
+            settings = _prompt_settings(name)
+            keep_prompts(model, settings.get("prompts"), settings.get("default_prompt_name"))
         elif (
             head is None and pooling is None and (brings_scores(name) or (own_scorer and lacks_of_scorer(name) is None))
         ):
@@ -144,9 +144,9 @@ def prepared(model: Any, *, max_length: int, prompts: tuple[str, str] | None) ->
 def _own_modules(name: str, pooling: Pooling | None) -> list[Any]:
     from sentence_transformers import SentenceTransformer
 
-    stated = stored_json(name, "modules.json")
-    if pooling is None and stated:
-        for number, module in enumerate(stated):  # also for a hub repository, before anything of it is imported
+    modules = stored_json(name, "modules.json")
+    if pooling is None and modules:
+        for number, module in enumerate(modules):  # also for a hub repository, before anything of it is imported
             check_module(Path(name), module, f"modules.json: module {number}")
         return list(SentenceTransformer(name, device="cpu", model_kwargs=_model_options(), **NO_CODE))
     return [_transformer(name)]
@@ -260,8 +260,8 @@ def brings_scores(name: str) -> bool:
     if len(modules) == 1:
         return any(kind.endswith("ForSequenceClassification") for kind in architectures(name, modules[0]["path"]))
     dense = [module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
-    told = [stored_json(name, f"{path}/config.json") for path in dense]
-    return any(isinstance(config, dict) and config.get("module_output_name") == "scores" for config in told)
+    configs = [stored_json(name, f"{path}/config.json") for path in dense]
+    return any(isinstance(config, dict) and config.get("module_output_name") == "scores" for config in configs)
 
 
 def lacks_of_scorer(name: str) -> str | None:
@@ -295,13 +295,13 @@ def stored_prompts(name: str) -> tuple[str, str]:
     """
     resolved = resolve_name(name)
     with quiet(), loading(name):
-        stored = _stored(resolved)
-        return role_prompts(stored.get("prompts"), stored.get("default_prompt_name"))
+        settings = _prompt_settings(resolved)
+        return role_prompts(settings.get("prompts"), settings.get("default_prompt_name"))
 
 
-def _stored(name: str) -> dict[str, Any]:
-    said = stored_json(name, PROMPTS_FILE)
-    return said if isinstance(said, dict) else {}
+def _prompt_settings(name: str) -> dict[str, Any]:
+    settings = stored_json(name, PROMPTS_FILE)
+    return settings if isinstance(settings, dict) else {}
 
 
 def transformer_of(model: Any) -> Any:

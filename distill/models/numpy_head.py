@@ -125,8 +125,8 @@ def read_head(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) ->
     pools = pooling_modes(config)
     if not set(pools) <= set(_POOLS):
         return None
-    read = read_stages(folder, modules[1:], width * len(pools))
-    return None if read is None else NumpyHead(pools, *read)
+    head_parts = read_stages(folder, modules[1:], width * len(pools))
+    return None if head_parts is None else NumpyHead(pools, *head_parts)
 
 
 def read_stages(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) -> tuple[list[_Stage], int, int] | None:
@@ -140,8 +140,8 @@ def read_stages(folder: Path, modules: Sequence[Mapping[str, Any]], width: int) 
     for module in modules:
         if _kind(module) == "Dropout":  # has no effect outside of training
             continue
-        read = _READERS.get(_kind(module))
-        stage = None if read is None else read(folder / module["path"], _config(folder, module))
+        reader = _READERS.get(_kind(module))
+        stage = None if reader is None else reader(folder / module["path"], _config(folder, module))
         if stage is None:
             return None
         run, n_own, out_width = stage
@@ -237,14 +237,14 @@ _POOLS: Mapping[str, _Pool] = {
 # Modules after the pooling: a reader returns the function, its number of parameters, its output width (None: unchanged)
 # ---------------------------------------------------------------------------------------------------------------------
 
-_Read = tuple[_Stage, int, int | None] | None
+_ReadStage = tuple[_Stage, int, int | None] | None
 
 
-def _normalize(folder: Path, config: Mapping[str, Any]) -> _Read:
+def _normalize(folder: Path, config: Mapping[str, Any]) -> _ReadStage:
     return lambda values: values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12), 0, None
 
 
-def _dense(folder: Path, config: Mapping[str, Any]) -> _Read:
+def _dense(folder: Path, config: Mapping[str, Any]) -> _ReadStage:
     activation = _ACTIVATIONS.get(str(config.get("activation_function", "torch.nn.Tanh")).rpartition(".")[2])
     tensors = _tensors(folder)
     # a residual needs a second matrix, another input name a second value: both are rare and run in torch instead
@@ -259,7 +259,7 @@ def _dense(folder: Path, config: Mapping[str, Any]) -> _Read:
     return lambda values: run(values @ weight + bias), n_parameters, weight.shape[1]
 
 
-def _layer_norm(folder: Path, config: Mapping[str, Any]) -> _Read:
+def _layer_norm(folder: Path, config: Mapping[str, Any]) -> _ReadStage:
     tensors = _tensors(folder)
     if tensors is None:
         return None
@@ -283,7 +283,7 @@ def _tensors(folder: Path) -> Mapping[str, _Array] | None:
     return loaded
 
 
-_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], _Read]] = {
+_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], _ReadStage]] = {
     "Normalize": _normalize,
     "Dense": _dense,
     "LayerNorm": _layer_norm,

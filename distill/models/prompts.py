@@ -78,8 +78,10 @@ def keep_prompts(model: Any, prompts: Mapping[str, str] | None, default_name: st
 
 def give_prompts(model: Any, prompts: tuple[str, str]) -> None:
     """Replace a model's prompts for queries and documents by those of a recipe."""
-    others = {name: text for name, text in model.prompts.items() if name not in (*QUERY_PROMPTS, *DOCUMENT_PROMPTS)}
-    model.prompts = {**others, "query": prompts[0], "document": prompts[1]}
+    other_prompts = {
+        name: text for name, text in model.prompts.items() if name not in (*QUERY_PROMPTS, *DOCUMENT_PROMPTS)
+    }
+    model.prompts = {**other_prompts, "query": prompts[0], "document": prompts[1]}
     model.default_prompt_name = None  # it would apply to a role whose prompt is empty
 
 
@@ -93,10 +95,10 @@ def encode_by_role(scorer: Any, texts: Sequence[str], roles: Sequence[int], *, p
 
     *Shape:* texts, roles: (n_texts,); result: (n_texts, width), float32
     """
-    told = np.asarray(roles, dtype=np.int64)
+    role_ids = np.asarray(roles, dtype=np.int64)
     out = np.zeros((len(texts), scorer.embedding_width), dtype=np.float32)
     for role, encode in ((0, scorer.encode_queries), (1, scorer.encode_documents)):
-        rows = np.flatnonzero(told == role)
+        rows = np.flatnonzero(role_ids == role)
         if len(rows):
             out[rows] = encode([texts[row] for row in rows.tolist()], progress=progress)
     return out

@@ -44,14 +44,14 @@ class StoredCalibration:
 
 def write_calibration(folder: Path, stored: StoredCalibration) -> None:
     """Write `calibration.json` into a model folder."""
-    told = stored.calibration
-    value: dict[str, Any] = {"kind": told.kind, "model": told.model_kind}
-    if told.kind == "isotonic":
-        value |= {"scores": list(told.steps[0]), "probabilities": list(told.steps[1])}
-    elif told.kind == "temperature":
-        value |= {"temperature": 1 / told.slope}
+    calibration = stored.calibration
+    value: dict[str, Any] = {"kind": calibration.kind, "model": calibration.model_kind}
+    if calibration.kind == "isotonic":
+        value |= {"scores": list(calibration.steps[0]), "probabilities": list(calibration.steps[1])}
+    elif calibration.kind == "temperature":
+        value |= {"temperature": 1 / calibration.slope}
     else:
-        value |= {"slope": told.slope, "bias": told.bias}
+        value |= {"slope": calibration.slope, "bias": calibration.bias}
     if stored.threshold is not None:
         value["threshold"] = {"score": stored.threshold, **stored.operating_point}
     write_json(folder / CALIBRATION, {**value, "fitted": dict(stored.fitted)})
@@ -75,9 +75,9 @@ def read_calibration(folder: Path, model_kind: ModelKind) -> StoredCalibration |
         raise _refused(path, f"it is for the scores of a {_shown(value.get('model'))}, and this is a {model_kind}")
     threshold = value.get("threshold")
     details = ("threshold", threshold), ("fitted", value.get("fitted"))
-    for name, held in details:
-        if held is not None and not isinstance(held, dict):
-            raise _refused(path, f"{name} is {_shown(held)}, no object")
+    for name, detail in details:
+        if detail is not None and not isinstance(detail, dict):
+            raise _refused(path, f"{name} is {_shown(detail)}, no object")
     threshold = dict(threshold) if threshold is not None else None
     score = None if threshold is None else _number(path, "threshold.score", threshold.pop("score", None))
     return StoredCalibration(_function(path, value, model_kind), score, threshold or {}, value.get("fitted") or {})
@@ -97,16 +97,16 @@ def _function(path: Path, value: Mapping[str, Any], model_kind: ModelKind) -> Ca
 def _steps(path: Path, value: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     columns = []
     for name in ("scores", "probabilities"):
-        held = value.get(name)
-        if not isinstance(held, list) or not 2 <= len(held) <= _MOST_STEPS:
+        values = value.get(name)
+        if not isinstance(values, list) or not 2 <= len(values) <= _MOST_STEPS:
             raise _refused(path, f"{name} is no list of 2 to {_MOST_STEPS:,} numbers")
-        columns.append(tuple(_number(path, name, one) for one in held))
+        columns.append(tuple(_number(path, name, number) for number in values))
     scores, probabilities = columns
     if len(scores) != len(probabilities):
         raise _refused(path, f"{len(scores)} scores and {len(probabilities)} probabilities")
-    if any(later <= one for one, later in pairwise(scores)):
+    if any(later <= earlier for earlier, later in pairwise(scores)):
         raise _refused(path, "its scores do not rise")
-    if any(later < one for one, later in pairwise(probabilities)):
+    if any(later < earlier for earlier, later in pairwise(probabilities)):
         raise _refused(path, "its probabilities fall as the scores rise")
     if not (0 <= probabilities[0] and probabilities[-1] <= 1):
         raise _refused(path, "its probabilities leave [0, 1]")

@@ -31,12 +31,12 @@ def whole_weights(name: str) -> Iterator[None]:
     original = PreTrainedModel.__dict__["from_pretrained"]
 
     def from_pretrained(cls: type, *args: Any, **options: Any) -> Any:
-        wanted = options.pop("output_loading_info", False)
+        wants_info = options.pop("output_loading_info", False)
         # `check_loaded` refuses differing shapes by name; the error of transformers refers to a report that is hidden
         options.setdefault("ignore_mismatched_sizes", True)
         model, info = original.__func__(cls, *args, output_loading_info=True, **options)
         check_loaded(name, model, info)
-        return (model, info) if wanted else model
+        return (model, info) if wants_info else model
 
     PreTrainedModel.from_pretrained = classmethod(from_pretrained)
     try:
@@ -67,8 +67,8 @@ def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:
         raise BadInput(f"{name}: {_named(mismatched)} of {kind} have another shape in the file than in config.json")
     unexpected = [key for key in unexpected if not key.endswith("position_ids")]  # a buffer that older releases stored
     if unexpected:
-        tell = log.warning if any(_is_of(key, model) for key in unexpected) else log.info
-        tell("%s: the file also holds %s, which %s has no place for; left out", name, _named(unexpected), kind)
+        log_line = log.warning if any(_is_of(key, model) for key in unexpected) else log.info
+        log_line("%s: the file also holds %s, which %s has no place for; left out", name, _named(unexpected), kind)
 
 
 def _may_miss(key: str, model: Any) -> bool:
@@ -86,9 +86,9 @@ def _is_of(key: str, model: Any) -> bool:
 
 
 def _named(keys: Iterable[str]) -> str:
-    listed = list(keys)
-    more = len(listed) - _SHOWN
-    return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    names = list(keys)
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def not_finite(tensors: Iterable[tuple[str, Any]]) -> str | None:

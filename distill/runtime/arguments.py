@@ -29,14 +29,16 @@ def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str
     unordered = isinstance(texts, bytes | bytearray | Mapping | Set) or getattr(texts, "ndim", 1) != 1
     if unordered or not isinstance(texts, Iterable):
         shape = f" of shape {texts.shape}" if hasattr(texts, "shape") else ""
-        raise BadInput(f"{name} is {_kind(texts)}{shape}; a list of texts is expected")
-    listed = list(texts)
-    for row, text in enumerate(listed):
+        raise BadInput(f"{name} is {_type_name(texts)}{shape}; a list of texts is expected")
+    checked = list(texts)
+    for row, text in enumerate(checked):
         if type(text) is not str:
             if not isinstance(text, str):
-                raise BadInput(f"{name}, row {first_row + row}: a text is expected, got {_shown(text)} ({_kind(text)})")
-            listed[row] = str(text)  # a str subclass, such as numpy's
-    return listed
+                raise BadInput(
+                    f"{name}, row {first_row + row}: a text is expected, got {_shown(text)} ({_type_name(text)})"
+                )
+            checked[row] = str(text)  # a str subclass, such as numpy's
+    return checked
 
 
 def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -44,11 +46,11 @@ def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[
 
     :raises BadInput: if a row is not a text, or the sides differ in length
     """
-    left, right = check_texts("queries", queries), check_texts("documents", documents)
-    if len(left) != len(right):
-        asked, told = counted(len(left), "query"), counted(len(right), "document")
-        raise BadInput(f"{asked} and {told}; pairs are expected, one document a query")
-    return left, right
+    query_texts, document_texts = check_texts("queries", queries), check_texts("documents", documents)
+    if len(query_texts) != len(document_texts):
+        query_count, document_count = counted(len(query_texts), "query"), counted(len(document_texts), "document")
+        raise BadInput(f"{query_count} and {document_count}; pairs are expected, one document a query")
+    return query_texts, document_texts
 
 
 def is_texts(values: Any) -> bool:
@@ -85,11 +87,11 @@ def check_vectors(name: str, vectors: Any, width: int, *, what: str = "n") -> np
     if array.dtype == np.int8:
         return array
     with np.errstate(over="ignore"):  # values too large for float32 become infinite and are refused below
-        wide = array.astype(np.float32, copy=False)
-    finite = np.isfinite(wide).all(axis=1)
+        floats = array.astype(np.float32, copy=False)
+    finite = np.isfinite(floats).all(axis=1)
     if not finite.all():
         raise BadInput(f"{name}, row {int(finite.argmin())}: NaN or infinite; every number is to be finite")
-    return wide
+    return floats
 
 
 def check_count(name: str, value: Any, *, least: int = 1, none: str | None = None) -> int | None:
@@ -101,8 +103,8 @@ def check_count(name: str, value: Any, *, least: int = 1, none: str | None = Non
     """
     if value is None and none is not None:
         return None
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-    if not whole or int(value) < least:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    if not is_whole or int(value) < least:
         instead = "" if none is None else f", or None for {none}"
         raise BadInput(f"{name} {_shown(value)}; at least {least} is expected, a whole number{instead}")
     return int(value)
@@ -117,11 +119,11 @@ def check_choice(name: str, value: Any, accepted: Sequence[str], hint: str = "")
         raise BadInput(f"{name} {_shown(value)}; one of {', '.join(accepted)} is accepted{hint}")
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return type(value).__name__
 
 
 def _shown(value: Any) -> str:
     """Return a value as one short line, for messages."""
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= 80 else f"{shown[:77]}…"
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 80 else f"{line[:77]}…"

@@ -26,7 +26,7 @@ from distill.machine.cpu import cpu_model
 
 __all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_identity"]
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _LEFTOVER_SECONDS = 3600.0
 # the first two limit oneDNN's kernels (also in torch), the third OpenVINO's own kernels
@@ -37,12 +37,12 @@ _LARGE_MB = 600  # larger graphs are neither hashed nor cached: an entry takes a
 
 def cache_folder(part: str) -> Path | None:
     """Return the folder of a part of the cache, created if needed; None if there is no usable cache."""
-    stated = os.environ.get("MATCHDISTILL_CACHE", "")
-    if stated == "off":
+    setting = os.environ.get("MATCHDISTILL_CACHE", "")
+    if setting == "off":
         return None
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = (Path(stated) if stated else home / "matchdistill") / part
+        folder = (Path(setting) if setting else home / "matchdistill") / part
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # the home is read-only, or the user has none
         return None
@@ -52,15 +52,15 @@ def cache_folder(part: str) -> Path | None:
 def machine_identity() -> list[Any]:
     """Return what compiled graphs and measured settings depend on: the CPU's name, flags and limits from variables."""
     name, flags = cpu_model()
-    capped = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
-    return [name, sorted(flags), *([capped] if capped else [])]
+    caps = {variable: os.environ[variable] for variable in _CAPS if variable in os.environ}
+    return [name, sorted(flags), *([caps] if caps else [])]
 
 
 def file_hash(path: Path) -> str:
     """Return 64 hex digits of SHA-256 over a file's content; a process reads an unchanged file only once."""
-    facts = path.stat()
+    status = path.stat()
     # a changed file has another ctime, which tools cannot set, unlike the time of modification
-    return _file_hash(str(path.resolve()), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    return _file_hash(str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
@@ -94,8 +94,8 @@ class GraphContent:
 
     def identity(self) -> list[Any]:
         """Return what identifies the graph: path, time of modification, size and hash of each file."""
-        facts = [(str(path.resolve()), path.stat().st_mtime_ns) for path in self._paths]
-        return [[*fact, *content] for fact, content in zip(facts, self.content, strict=True)]
+        stamps = [(str(path.resolve()), path.stat().st_mtime_ns) for path in self._paths]
+        return [[*stamp, *content] for stamp, content in zip(stamps, self.content, strict=True)]
 
     def check(self) -> None:
         """Check that the files have not changed since they were opened.
@@ -110,14 +110,14 @@ class GraphContent:
             raise BadInput(f"{self._paths[0]} was replaced after it was loaded; load the folder again")
 
     def _read(self) -> list[tuple[int, str]]:
-        facts = [path.stat() for path in self._paths]
+        statuses = [path.stat() for path in self._paths]
         return [
-            (fact.st_size, f"modified {fact.st_mtime_ns}" if fact.st_size > _LARGE_MB * 1e6 else file_hash(path))
-            for path, fact in zip(self._paths, facts, strict=True)
+            (status.st_size, f"modified {status.st_mtime_ns}" if status.st_size > _LARGE_MB * 1e6 else file_hash(path))
+            for path, status in zip(self._paths, statuses, strict=True)
         ]
 
 
-def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Made:
+def cached(part: str, identity: Any, make: Callable[[Path | None], Result]) -> Result:
     """Return `make(folder)` for the folder of an existing entry, or for a new folder that becomes the entry.
 
     `make` writes its result into the folder if it is empty, and reads it from the folder otherwise. A damaged or
@@ -130,22 +130,22 @@ def cached(part: str, identity: Any, make: Callable[[Path | None], Made]) -> Mad
     if entry.is_dir():
         try:
             _check(entry)
-            made = make(entry)
+            result = make(entry)
             os.utime(entry)
-            return made
+            return result
         except Exception:  # a partial file, a file of another user: OpenVINO raises RuntimeError for all of these
             shutil.rmtree(entry, ignore_errors=True)
     temporary = root / f".{entry.name}.{os.getpid()}.{time.time_ns()}.tmp"
     try:
         temporary.mkdir()
-        made = make(temporary)
+        result = make(temporary)
         (temporary / _CHECKSUMS).write_text(json.dumps(_checksums(temporary)), encoding="utf-8")
     except Exception:  # a full disk must not fail here; a bad graph fails again in make(None)
         shutil.rmtree(temporary, ignore_errors=True)
         return make(None)
     _put_in_place(temporary, entry)
     _remove_unused(root)
-    return made
+    return result
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -59,13 +59,13 @@ class OnnxGraph:
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; parallel calls compute other batches meanwhile."""
-        ahead = iter(batches)
-        first = list(islice(ahead, 2 * self._settings.n_streams + 1))
-        many = self._mode == "throughput" or (self._mode is None and len(first) > 2 * self._settings.n_streams)
-        if many and self._settings.n_streams > 1:
-            return self._run_side_by_side(chain(first, ahead))
+        remaining = iter(batches)
+        first = list(islice(remaining, 2 * self._settings.n_streams + 1))
+        in_parallel = self._mode == "throughput" or (self._mode is None and len(first) > 2 * self._settings.n_streams)
+        if in_parallel and self._settings.n_streams > 1:
+            return self._run_side_by_side(chain(first, remaining))
         session = self._alone
-        return ((batch, self._call(session, batch)) for batch in chain(first, ahead))
+        return ((batch, self._call(session, batch)) for batch in chain(first, remaining))
 
     @property
     def _alone(self) -> Any:
@@ -89,8 +89,8 @@ class OnnxGraph:
         return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
     def _call(self, session: Any, batch: PaddedBatch) -> np.ndarray:
-        given = {name: batch[1][name] for name in self.input_names}
-        values: np.ndarray = session.run([self.output_name], given)[0]
+        inputs = {name: batch[1][name] for name in self.input_names}
+        values: np.ndarray = session.run([self.output_name], inputs)[0]
         return values
 
     def _run_side_by_side(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
@@ -100,10 +100,10 @@ class OnnxGraph:
                 running.append((batch, threads.submit(self._call, session, batch)))
                 # one batch more than threads: no thread waits while the next batch is padded
                 if len(running) > self._settings.n_streams:
-                    done, values = running.popleft()
-                    yield done, values.result()
-            for done, values in running:
-                yield done, values.result()
+                    finished_batch, values = running.popleft()
+                    yield finished_batch, values.result()
+            for finished_batch, values in running:
+                yield finished_batch, values.result()
 
 
 def _precision(path: Path) -> str:

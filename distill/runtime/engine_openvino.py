@@ -62,11 +62,11 @@ class OpenVinoGraph:
 
     def run(self, batches: Iterable[PaddedBatch]) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
         """Yield every batch with the graph's output, in order; other batches are computed meanwhile."""
-        ahead = iter(batches)
-        first = list(islice(ahead, 2 * self._settings.n_streams + 1))
-        many = self._takes_streams or (self._mode is None and len(first) > 2 * self._settings.n_streams)
-        requests = (self._side_by_side if many else self._alone)[1]
-        return self._run(requests, chain(first, ahead))
+        remaining = iter(batches)
+        first = list(islice(remaining, 2 * self._settings.n_streams + 1))
+        in_parallel = self._takes_streams or (self._mode is None and len(first) > 2 * self._settings.n_streams)
+        requests = (self._side_by_side if in_parallel else self._alone)[1]
+        return self._run(requests, chain(first, remaining))
 
     @property
     def _takes_streams(self) -> bool:
@@ -107,16 +107,16 @@ class OpenVinoGraph:
         try:
             for batch in batches:
                 if not free:
-                    request, done = running.popleft()
-                    yield done, self._output(request)
+                    request, finished_batch = running.popleft()
+                    yield finished_batch, self._output(request)
                     free.append(request)
                 request = free.pop()
                 # inputs are not copied; `running` keeps them alive until the request is done
                 request.start_async({name: batch[1][name] for name in self.input_names}, share_inputs=True)
                 running.append((request, batch))
             while running:
-                request, done = running.popleft()
-                yield done, self._output(request)
+                request, finished_batch = running.popleft()
+                yield finished_batch, self._output(request)
         finally:
             for request, _ in running:
                 request.wait()

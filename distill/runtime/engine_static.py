@@ -133,11 +133,11 @@ def open_static(files: ModelFiles) -> StaticEngine:
     from safetensors.numpy import load_file
 
     vectors = _token_vectors(files, load_file(files.transformer_folder / "model.safetensors"))
-    read = read_stages(files.folder, files.modules[1:], vectors.table.shape[1])
-    if read is None:
+    head_parts = read_stages(files.folder, files.modules[1:], vectors.table.shape[1])
+    if head_parts is None:
         names = ", ".join(str(module["type"]) for module in files.modules[1:])
         raise BadInput(f"{files.folder}/modules.json: {names}; behind a static table Dense and Normalize are run")
-    return StaticEngine(open_tokenizer(files), vectors, *read)
+    return StaticEngine(open_tokenizer(files), vectors, *head_parts)
 
 
 def _token_vectors(files: ModelFiles, tensors: Mapping[str, np.ndarray]) -> TokenVectors:

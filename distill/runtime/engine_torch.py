@@ -36,7 +36,7 @@ def _take_one_thread() -> None:
 
 
 @cache
-def _say_one_thread() -> None:
+def _log_one_thread() -> None:
     log.info("torch computes on one thread in this forked process; load the model after the fork for more")
 
 
@@ -59,7 +59,7 @@ def batch_tokens_on(device: str) -> int:
     return 1024 if device == "cpu" else 65_536
 
 
-class _Placed(Protocol):
+class _PlacedEngine(Protocol):
     @property
     def files(self) -> ModelFiles: ...
     @property
@@ -68,7 +68,7 @@ class _Placed(Protocol):
     def process(self) -> int: ...
 
 
-def check_process(engine: _Placed) -> None:
+def check_process(engine: _PlacedEngine) -> None:
     """Check that this process can run an engine; log once that a forked child computes on one thread.
 
     :raises BadInput: if this is a forked child of a process that put the model on a GPU
@@ -77,7 +77,7 @@ def check_process(engine: _Placed) -> None:
         return
     if engine.device != "cpu":
         raise BadInput(f"{engine.files.folder} lies on {engine.device}, which a forked child cannot use; load it there")
-    _say_one_thread()
+    _log_one_thread()
 
 
 class TorchHead:
@@ -94,8 +94,8 @@ class TorchHead:
         import torch
 
         with torch.inference_mode():
-            given = {"token_embeddings": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
-            return _result(self.apply({**given, "prompt_length": n_left_out}))
+            inputs = {"token_embeddings": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
+            return _result(self.apply({**inputs, "prompt_length": n_left_out}))
 
     def apply(self, state: dict[str, Any]) -> dict[str, Any]:
         """Run the modules one after the other."""

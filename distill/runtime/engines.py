@@ -214,8 +214,8 @@ class GraphEngine:
         names = self._graph.input_names
         for rows, features in batches:
             check_ids(self._files, features["input_ids"])
-            given = {name: features[name] if name in features else _missing(name, features) for name in names}
-            yield rows, {**given, "attention_mask": features["attention_mask"]}
+            inputs = {name: features[name] if name in features else _missing(name, features) for name in names}
+            yield rows, {**inputs, "attention_mask": features["attention_mask"]}
 
     def count_parameters(self) -> int:
         """Count the parameters of the torch model on the meta device: a graph folds and splits its constants."""

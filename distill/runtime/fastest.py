@@ -79,7 +79,7 @@ def exports_at(path: Path) -> Found | None:
     return found
 
 
-def _found(root: Path, own: Artefact | None) -> Found:
+def _found(root: Path, own_card: Artefact | None) -> Found:
     exports, left_out, students = list[ExportFolder](), list[str](), dict[str, str]()
     for folder in sorted(root.iterdir()):
         try:
@@ -87,7 +87,7 @@ def _found(root: Path, own: Artefact | None) -> Found:
             if card is None or card.stage != "export" or not _is_one_model(card):
                 continue
             student = _student(card)
-            if own is not None and student != _student(own):
+            if own_card is not None and student != _student(own_card):
                 continue
             files = read_model_files(folder)
             reason = _unusable(card, files)
@@ -125,23 +125,25 @@ def _unusable(card: Artefact, files: ModelFiles) -> str | None:
 
 def speeds_key(exports: Iterable[ExportFolder], n_threads: int) -> str:
     """Return the hash of everything that the speeds of these exports depend on: graphs, versions, CPU and threads."""
-    keys = [settings_key(one.files, one.runtime, None, n_threads) for one in exports if one.runtime != "numpy"]
+    keys = [
+        settings_key(export.files, export.runtime, None, n_threads) for export in exports if export.runtime != "numpy"
+    ]
     return content_hash(["speeds", *sorted(keys)])
 
 
 def measured_speeds(found: Found, n_threads: int) -> list[Speed] | None:
     """Return the speeds that `distill tune` measured of exactly these exports on this machine; None if it has not."""
     speeds = read_speeds(found.folder, lambda: speeds_key(found.exports, n_threads)) or []
-    named = {one.folder for one in speeds if one.judged}
+    judged_names = {speed.folder for speed in speeds if speed.judged}
     # None also if a folder was renamed, or if an export is a table of vectors, which is not measured
-    return speeds if named and all(one.folder.name in named for one in found.exports) else None
+    return speeds if judged_names and all(export.folder.name in judged_names for export in found.exports) else None
 
 
-def _speed(one: Speed, mode: Mode | None) -> float:
+def _speed(speed: Speed, mode: Mode | None) -> float:
     """Return the speed to compare: calls per ms, tokens per second, or (mode None) the geometric mean of both."""
     if mode is None:
-        return sqrt(one.tokens_per_s / one.p50_ms)
-    return 1 / one.p50_ms if mode == "latency" else one.tokens_per_s
+        return sqrt(speed.tokens_per_s / speed.p50_ms)
+    return 1 / speed.p50_ms if mode == "latency" else speed.tokens_per_s
 
 
 def _expected(exports: Sequence[ExportFolder]) -> tuple[ExportFolder, str]:
@@ -150,9 +152,9 @@ def _expected(exports: Sequence[ExportFolder]) -> tuple[ExportFolder, str]:
     order = [*dict.fromkeys([*first, *_ORDER, "bf16"])]
     best = min(
         exports,
-        key=lambda one: (
-            order.index(one.precision) if one.precision in order else len(order),
-            one.runtime != "openvino",
+        key=lambda export: (
+            order.index(export.precision) if export.precision in order else len(order),
+            export.runtime != "openvino",
         ),
     )
     what = (
@@ -167,15 +169,18 @@ def fastest_measured(
     exports: Sequence[ExportFolder], speeds: Sequence[Speed], mode: Mode | None
 ) -> tuple[ExportFolder, str]:
     """Return the export measured as fastest, or the expected one if none is clearly faster, and the reason."""
-    by_name = {one.folder: one for one in speeds if one.judged}
+    by_name = {speed.folder: speed for speed in speeds if speed.judged}
     expected = _expected(exports)[0]
-    best = max(exports, key=lambda one: _speed(by_name[one.folder.name], mode))
+    best = max(exports, key=lambda export: _speed(by_name[export.folder.name], mode))
     gain = _speed(by_name[best.folder.name], mode) / _speed(by_name[expected.folder.name], mode)
     best = best if gain >= _CLEARLY else expected
-    taken = by_name[best.folder.name]
-    others = [by_name[one.folder.name] for one in exports if one is not best]
-    shown = [f"{one.folder} {one.tokens_per_s:.0f} and {one.p50_ms:.2f} ms" for one in others]
-    return best, f"measured: {taken.tokens_per_s:.0f} tokens/s, {taken.p50_ms:.2f} ms a call; {', '.join(shown)}"
+    best_speed = by_name[best.folder.name]
+    other_speeds = [by_name[export.folder.name] for export in exports if export is not best]
+    notes = [f"{speed.folder} {speed.tokens_per_s:.0f} and {speed.p50_ms:.2f} ms" for speed in other_speeds]
+    return (
+        best,
+        f"measured: {best_speed.tokens_per_s:.0f} tokens/s, {best_speed.p50_ms:.2f} ms a call; {', '.join(notes)}",
+    )
 
 
 def fastest_export(
@@ -190,13 +195,13 @@ def fastest_export(
     if found is None:
         log.info("precision auto: %s, because it is no export of a student", path)
         return path, runtime
-    exports = [one for one in found.exports if runtime in (None, one.runtime)]
+    exports = [export for export in found.exports if runtime in (None, export.runtime)]
     if not exports and (path / "modules.json").is_file():
         log.info("precision auto: %s, the only one that can be used; left out: %s", path, "; ".join(found.left_out))
         return path, runtime
     if not exports:
-        held = ", ".join(one.folder.name for one in found.exports) or "none that can be taken"
-        raise BadInput(f"{path} holds no export for runtime {runtime or 'any'}; there is {held}")
+        names = ", ".join(export.folder.name for export in found.exports) or "none that can be taken"
+        raise BadInput(f"{path} holds no export for runtime {runtime or 'any'}; there is {names}")
     if len(exports) == 1:
         best, why = exports[0], "no other export beside it"
     else:
@@ -213,8 +218,11 @@ def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
         found = exports_at(folder)
         speeds = None if found is None else measured_speeds(found, n_threads)
         if found is not None and speeds is not None:
-            own = next(one for one in found.exports if one.folder.name == folder.absolute().name)
-            fp32 = next((one for one in found.exports if (one.runtime, one.precision) == (own.runtime, "fp32")), None)
+            own = next(export for export in found.exports if export.folder.name == folder.absolute().name)
+            fp32 = next(
+                (export for export in found.exports if (export.runtime, export.precision) == (own.runtime, "fp32")),
+                None,
+            )
             if fp32 is None or fastest_measured([own, fp32], speeds, mode)[0] is own:
                 return None
             return f"fp32 is faster than int8 here ({fastest_measured([own, fp32], speeds, mode)[1]}); to take it, open {fp32.folder}"

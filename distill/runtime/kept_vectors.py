@@ -37,15 +37,15 @@ class KeptVectors:
         :param compute: returns the embeddings of texts that are not kept
         """
         keys = [_key(text, n_left_out) for text in texts]
-        held = np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
-        lacking = np.flatnonzero(held < 0)
-        if len(lacking) == len(texts):
+        kept_rows = np.array([self._rows.get(key, -1) for key in keys], dtype=np.int64)
+        missing = np.flatnonzero(kept_rows < 0)
+        if len(missing) == len(texts):
             out = compute(texts)
         else:
-            out = self._vectors[held]
-            out[lacking] = compute([texts[row] for row in lacking.tolist()])
+            out = self._vectors[kept_rows]
+            out[missing] = compute([texts[row] for row in missing.tolist()])
         with self._lock:
-            new = lacking[: len(self._vectors) - self._n_taken]
+            new = missing[: len(self._vectors) - self._n_taken]
             rows = range(self._n_taken, self._n_taken + len(new))
             self._vectors[rows.start : rows.stop] = out[new]
             self._rows.update({keys[text]: row for row, text in zip(rows, new.tolist(), strict=True)})

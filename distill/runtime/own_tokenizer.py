@@ -44,9 +44,9 @@ def own_tokenizer(tokenizer: Any, *, special_tokens_as_text: bool) -> Any:
 
 def special_token_ids(tokenizer: Any) -> set[int]:
     """Return the ids of a tokenizer's special tokens."""
-    stated = getattr(tokenizer, "all_special_ids", None)
-    if stated is not None:
-        return set(stated)
+    ids = getattr(tokenizer, "all_special_ids", None)
+    if ids is not None:
+        return set(ids)
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
     return {number for number, token in added.items() if token.special}
 

@@ -72,8 +72,10 @@ class Scorer:
     ) -> None:
         self.path, self.kind = files.folder, files.kind
         if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
-            held = f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
-            raise BadInput(f"truncate {truncate}: {self.path} gives {held}")
+            outputs = (
+                f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
+            )
+            raise BadInput(f"truncate {truncate}: {self.path} gives {outputs}")
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
@@ -205,13 +207,13 @@ class Scorer:
 
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
-        left, right = check_text_pairs(queries, documents)
+        query_texts, document_texts = check_text_pairs(queries, documents)
         if calibrated:
             self._stored_calibration()  # refused before anything is computed
         if self.kind == "cross_encoder":
-            scores = self._score_jointly(left, right, batch_tokens, progress)
+            scores = self._score_jointly(query_texts, document_texts, batch_tokens, progress)
         else:
-            scores = self._cosines(left, right, batch_tokens, progress)
+            scores = self._cosines(query_texts, document_texts, batch_tokens, progress)
         return self.probability(scores) if calibrated else scores
 
     def rank(
@@ -234,19 +236,19 @@ class Scorer:
 
         *Shape:* result: (k,) rows, int64, and (k,) scores, float32; equal scores keep the order of the documents
         """
-        asked = check_texts("query", [query])
+        query_texts = check_texts("query", [query])
         top_k = check_count("top_k", top_k, none="all documents")
         if calibrated:
             self._stored_calibration()
         if not is_texts(documents):
-            scores = self._cosines_to(asked[0], documents)
+            scores = self._cosines_to(query_texts[0], documents)
         elif self.kind == "cross_encoder":
-            told = check_texts("documents", documents)
-            unique, positions = _unique(told)
-            scores = self._score_jointly(asked * len(unique), unique, None, progress)[positions]
+            document_texts = check_texts("documents", documents)
+            unique, positions = _unique(document_texts)
+            scores = self._score_jointly(query_texts * len(unique), unique, None, progress)[positions]
         else:
-            told = check_texts("documents", documents)
-            scores = self._cosines(asked * len(told), told, None, progress)
+            document_texts = check_texts("documents", documents)
+            scores = self._cosines(query_texts * len(document_texts), document_texts, None, progress)
         rows = top_rows(scores, len(scores) if top_k is None else top_k)
         return rows, self.probability(scores[rows]) if calibrated else scores[rows]
 
@@ -268,10 +270,10 @@ class Scorer:
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens that are read of each pair, both sides together. *Shape:* (n_pairs,)."""
-        left, right = check_text_pairs(queries, documents)
+        query_texts, document_texts = check_text_pairs(queries, documents)
         if self.kind == "cross_encoder":
-            return self._tokens(left, right).lengths
-        total: np.ndarray = self._tokens(left).lengths + self._tokens(right).lengths
+            return self._tokens(query_texts, document_texts).lengths
+        total: np.ndarray = self._tokens(query_texts).lengths + self._tokens(document_texts).lengths
         return total
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -288,8 +290,8 @@ class Scorer:
 
         *Shape:* that of scores, float32
         """
-        told: np.ndarray = self._stored_calibration().calibration(scores).astype(np.float32)
-        return told
+        probabilities: np.ndarray = self._stored_calibration().calibration(scores).astype(np.float32)
+        return probabilities
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """Tell which scores of `score` are matches: those that reach the folder's threshold (`calibration.json`).
@@ -327,17 +329,17 @@ class Scorer:
             raise BadInput(
                 f"{self.path} reads the {self.side} side of pairs only; give the other side's model too, see distill.scorers.pairing"
             )
-        asked, told = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
-        if self._leaves_prompt_out and asked != told:  # equal texts then have two embeddings
+        query_prompt, document_prompt = self._task_prompt(*_QUERY_PROMPTS), self._task_prompt(*_DOCUMENT_PROMPTS)
+        if self._leaves_prompt_out and query_prompt != document_prompt:  # equal texts then have two embeddings
             sides = (
                 self._encode(texts, prompt, batch_tokens, progress)
-                for texts, prompt in ((queries, asked), (documents, told))
+                for texts, prompt in ((queries, query_prompt), (documents, document_prompt))
             )
-            each = np.arange(len(queries))
-            return row_cosines(next(sides), each, next(sides), each)
-        texts = [asked + text for text in queries] + [told + text for text in documents]
+            rows = np.arange(len(queries))
+            return row_cosines(next(sides), rows, next(sides), rows)
+        texts = [query_prompt + text for text in queries] + [document_prompt + text for text in documents]
         unique, positions = _unique(texts)
-        n_left_out = self._n_left_out(asked)
+        n_left_out = self._n_left_out(query_prompt)
         vectors = self._embedded(unique, batch_tokens, progress, n_left_out)
         left, right = positions[: len(queries)], positions[len(queries) :]
         return row_cosines(vectors, left, vectors, right)
@@ -345,10 +347,10 @@ class Scorer:
     def _cosines_to(self, query: str, documents: Any) -> np.ndarray:
         self._check_bi_encoder()
         vectors = check_vectors("documents", documents, self.embedding_width, what="n_documents")
-        wide = vectors.astype(np.float32, copy=False)
-        asked = self.encode_queries([query])[0]
-        norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(asked)
-        cosines: np.ndarray = wide @ asked / np.maximum(norms, 1e-12)
+        floats = vectors.astype(np.float32, copy=False)
+        query_vector = self.encode_queries([query])[0]
+        norms = np.linalg.norm(floats, axis=1) * np.linalg.norm(query_vector)
+        cosines: np.ndarray = floats @ query_vector / np.maximum(norms, 1e-12)
         return cosines
 
     def _score_jointly(
@@ -428,8 +430,8 @@ class Scorer:
     ) -> np.ndarray:
         """Run texts, or pairs, chunk by chunk. *Shape:* result: (n_texts, embedding_width)."""
         out = np.empty((len(texts), self.embedding_width), dtype=np.float32)
-        stated = check_count("batch_tokens", batch_tokens, none="the measured best of the runtime")
-        budget = stated or self._engine.batch_tokens
+        wanted = check_count("batch_tokens", batch_tokens, none="the measured best of the runtime")
+        budget = wanted or self._engine.batch_tokens
         with self._lock, reporter(progress, what, len(texts)) as report:
             for rows, values in self._engine.run(self._batches(texts, pair_texts, budget), n_left_out):
                 if values.shape[1] != self._engine.output_width:
@@ -526,16 +528,19 @@ class PairedScorer(Scorer):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens that both models read of each pair. *Shape:* (n_pairs,)."""
-        left, right = check_text_pairs(queries, documents)
-        total: np.ndarray = self.query._tokens(left).lengths + self.document._tokens(right).lengths
+        query_texts, document_texts = check_text_pairs(queries, documents)
+        total: np.ndarray = self.query._tokens(query_texts).lengths + self.document._tokens(document_texts).lengths
         return total
 
     def _cosines(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
     ) -> np.ndarray:
-        (asked, left), (told, right) = _unique(queries), _unique(documents)
+        (query_texts, left), (document_texts, right) = _unique(queries), _unique(documents)
         return row_cosines(
-            self.encode_queries(asked, progress=progress), left, self.encode_documents(told, progress=progress), right
+            self.encode_queries(query_texts, progress=progress),
+            left,
+            self.encode_documents(document_texts, progress=progress),
+            right,
         )
 
 

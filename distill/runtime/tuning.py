@@ -68,19 +68,19 @@ def fastest_settings(
     best, measured = RunSettings.default(files, runtime, n_threads), Measured()
     streams = list(_powers(n_threads))
     fusions = (True, False) if runtime == "onnx" else (best.skip_layer_norm_fusion,)
-    ways = [replace(best, n_streams=n, skip_layer_norm_fusion=fused) for n in streams for fused in fusions]
-    engines = {way: opened(way, "throughput") for way in ways}
+    candidates = [replace(best, n_streams=n, skip_layer_norm_fusion=fused) for n in streams for fused in fusions]
+    engines = {candidate: opened(candidate, "throughput") for candidate in candidates}
     table = _sample(next(iter(engines.values())), files, seconds)
-    runs = {way: _throughput(engine, table, way.batch_tokens) for way, engine in engines.items()}
+    runs = {candidate: _throughput(engine, table, candidate.batch_tokens) for candidate, engine in engines.items()}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
     engine = engines[best]
     del engines, runs  # each engine holds a copy of the weights
     sizes = [replace(best, batch_tokens=n) for n in _BATCH_TOKENS]
-    runs = {way: _throughput(engine, table, way.batch_tokens) for way in sizes}
+    runs = {candidate: _throughput(engine, table, candidate.batch_tokens) for candidate in sizes}
     best = _fastest(runs, best, seconds * 0.4, "throughput", int(table.lengths.sum()), measured)
     del engine, runs
-    single = [replace(best, n_latency_threads=n) for n in streams]
-    runs = {way: _single_calls(opened(way, "latency"), table) for way in single}
+    latency_candidates = [replace(best, n_latency_threads=n) for n in streams]
+    runs = {candidate: _single_calls(opened(candidate, "latency"), table) for candidate in latency_candidates}
     best = _fastest(runs, best, seconds * 0.2, "latency", int(table.lengths[_single_rows(table)].sum()), measured)
     return best, measured
 
@@ -93,12 +93,12 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
 
     :raises BadInput: if there are no graphs to compare
     """
-    graphs = [one for one in found.exports if one.runtime != "numpy"]
+    graphs = [graph for graph in found.exports if graph.runtime != "numpy"]
     if not graphs:
         raise BadInput(f"{found.folder} holds no graph; there is nothing to tune")
-    for one in graphs:
-        if read_settings(one.files, settings_key(one.files, one.runtime, None, n_threads)) is None:
-            tune(one.files, one.runtime, None, n_threads, seconds=seconds)
+    for graph in graphs:
+        if read_settings(graph.files, settings_key(graph.files, graph.runtime, None, n_threads)) is None:
+            tune(graph.files, graph.runtime, None, n_threads, seconds=seconds)
     speeds = measure_precisions(graphs, n_threads, seconds=seconds)
     if len(graphs) > 1:
         store_speeds(found.folder, speeds_key(graphs, n_threads), speeds)
@@ -117,34 +117,34 @@ def measure_precisions(exports: Sequence[ExportFolder], n_threads: int, *, secon
 
     All exports are in memory at the same time.
     """
-    ways = [*((one, None) for one in exports), *_asked_otherwise(exports)]
-    engines = [_as_tuned(one, hint, n_threads) for one, hint in ways]
+    variants = [*((export, None) for export in exports), *_other_precisions(exports)]
+    engines = [_as_tuned(export, hint, n_threads) for export, hint in variants]
     table = _sample(engines[0], exports[0].files, seconds)
     n_tokens = int(table.lengths.sum())
-    many = [_throughput(engine, table, engine.batch_tokens) for engine in engines]
-    single = [_single_calls(engine, table) for engine in engines]
-    for run in (*many, *single):
+    throughput_runs = [_throughput(engine, table, engine.batch_tokens) for engine in engines]
+    latency_runs = [_single_calls(engine, table) for engine in engines]
+    for run in (*throughput_runs, *latency_runs):
         run()  # warm up: run each shape once
-    times: list[tuple[list[float], list[float]]] = [([], []) for _ in ways]
-    order, end = list(range(len(ways))), time.perf_counter() + seconds
+    times: list[tuple[list[float], list[float]]] = [([], []) for _ in variants]
+    order, end = list(range(len(variants))), time.perf_counter() + seconds
     for turn in range(_TURNS[1]):
         if turn >= _TURNS[0] and time.perf_counter() > end:
             break
         for place in order:
-            times[place][0].append(_timed(many[place]))
-            times[place][1].append(_timed(single[place]))
+            times[place][0].append(_timed(throughput_runs[place]))
+            times[place][1].append(_timed(latency_runs[place]))
         order.append(order.pop(0))  # rotate the order, so that no export is always first
     n_calls = len(_single_rows(table))
     speeds = [
         Speed(
-            one.folder.name,
-            one.runtime,
-            one.precision if hint is None else f"{hint} asked",
-            n_tokens / float(np.median(own[0])),
-            1000 * float(np.median(own[1])) / n_calls,
+            export.folder.name,
+            export.runtime,
+            export.precision if hint is None else f"{hint} asked",
+            n_tokens / float(np.median(export_times[0])),
+            1000 * float(np.median(export_times[1])) / n_calls,
             judged=hint is None,
         )
-        for (one, hint), own in zip(ways, times, strict=True)
+        for (export, hint), export_times in zip(variants, times, strict=True)
     ]
     return sorted(speeds, key=lambda speed: speed.tokens_per_s, reverse=True)
 
@@ -155,17 +155,17 @@ def _as_tuned(export: ExportFolder, hint: Precision | None, n_threads: int) -> E
     return open_graph(export.files, export.runtime, hint, n_threads, settings)
 
 
-def _asked_otherwise(exports: Sequence[ExportFolder]) -> list[tuple[ExportFolder, Precision | None]]:
+def _other_precisions(exports: Sequence[ExportFolder]) -> list[tuple[ExportFolder, Precision | None]]:
     """Return OpenVINO's float graphs, each with the other float precision to try, if no export has that precision."""
-    held = {one.precision for one in exports if one.runtime == "openvino"}
-    others: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}
+    precisions = {export.precision for export in exports if export.runtime == "openvino"}
+    other_precision: dict[str, Precision] = {"fp32": "bf16", "bf16": "fp32"}
     return [
-        (one, others[one.precision])
-        for one in exports
+        (export, other_precision[export.precision])
+        for export in exports
         if multiplies_bf16()
-        and one.runtime == "openvino"
-        and one.precision in others
-        and others[one.precision] not in held
+        and export.runtime == "openvino"
+        and export.precision in other_precision
+        and other_precision[export.precision] not in precisions
     ]
 
 
@@ -209,7 +209,10 @@ def _fastest(
             run()
             times[settings].append(time.perf_counter() - start)
     least = {settings: min(values) for settings, values in times.items()}
-    measured += [{"what": what, **asdict(way), "tokens_per_s": n_tokens / took} for way, took in least.items()]
+    measured += [
+        {"what": what, **asdict(candidate), "tokens_per_s": n_tokens / duration}
+        for candidate, duration in least.items()
+    ]
     best = min(least, key=lambda settings: least[settings])
     return best if default not in least or least[best] < _GAIN * least[default] else default
 

@@ -70,11 +70,11 @@ def nearest_rows(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[np
            [1, 0]])
     """
     k = min(k, len(documents))
-    told = unit_rows(documents).astype(np.float32, copy=False)
+    document_vectors = unit_rows(documents).astype(np.float32, copy=False)
     rows, scores = np.zeros((len(queries), k), dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
     size = max(1, min(1024, _COSINES_AT_ONCE // max(len(documents), 1)))
     for start in range(0, len(queries), size):
-        cosines = unit_rows(queries[start : start + size]).astype(np.float32, copy=False) @ told.T
+        cosines = unit_rows(queries[start : start + size]).astype(np.float32, copy=False) @ document_vectors.T
         for query, values in enumerate(cosines, start):
             rows[query] = top_rows(values, k)
             scores[query] = values[rows[query]]
@@ -125,8 +125,8 @@ class Index:
         if self.vectors is None and self.binary is None:
             raise BadInput("an index needs vectors, binary embeddings or both")
         check_count("n_candidates", self.n_candidates)
-        for name, held in (("vectors", self.vectors), ("binary", self.binary)):
-            _check_kind(name, held)
+        for name, matrix in (("vectors", self.vectors), ("binary", self.binary)):
+            _check_kind(name, matrix)
         if self.vectors is None or self.binary is None:
             return
         if len(self.vectors) != len(self.binary):
@@ -138,8 +138,8 @@ class Index:
             )
 
     def __len__(self) -> int:
-        held = self.binary if self.vectors is None else self.vectors
-        return 0 if held is None else len(held)
+        matrix = self.binary if self.vectors is None else self.vectors
+        return 0 if matrix is None else len(matrix)
 
     def search(self, queries: np.ndarray, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return for each query the rows of its nearest documents, nearest first, and their cosines.
@@ -170,8 +170,8 @@ class Index:
         if self.vectors is not None:
             return int(self.vectors.shape[1])
         assert self.binary is not None
-        n_bytes, asked = int(self.binary.shape[1]), int((np.shape(queries) or (0,))[-1])
-        return asked if _n_bytes(asked) == n_bytes else 8 * n_bytes
+        n_bytes, query_width = int(self.binary.shape[1]), int((np.shape(queries) or (0,))[-1])
+        return query_width if _n_bytes(query_width) == n_bytes else 8 * n_bytes
 
     def _rescored(self, query: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
         assert self.vectors is not None
@@ -200,10 +200,10 @@ class Index:
         return chosen, scores[chosen]
 
 
-def _check_kind(name: str, held: np.ndarray | None) -> None:
-    if held is None:
+def _check_kind(name: str, matrix: np.ndarray | None) -> None:
+    if matrix is None:
         return
-    shape, dtype = getattr(held, "shape", ()), getattr(held, "dtype", np.dtype(object))
+    shape, dtype = getattr(matrix, "shape", ()), getattr(matrix, "dtype", np.dtype(object))
     numbers = dtype == np.uint8 if name == "binary" else dtype.kind == "f" or dtype == np.int8
     if len(shape) != 2 or not numbers:
         accepted = "(n_documents, bytes) of uint8" if name == "binary" else "(n_documents, width) of float or int8"
@@ -227,9 +227,9 @@ def _finite(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return the cosines. *Shape:* query: (width,), of unit length; vectors: (n, width); result: (n,)."""
-    wide = vectors.astype(np.float32, copy=False)
+    floats = vectors.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):  # `_finite` reports values that are not finite
-        cosines: np.ndarray = wide @ query / np.maximum(np.linalg.norm(wide, axis=1), 1e-12)
+        cosines: np.ndarray = floats @ query / np.maximum(np.linalg.norm(floats, axis=1), 1e-12)
     return cosines
 
 

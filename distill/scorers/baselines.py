@@ -165,8 +165,8 @@ def _fitted(settings: TfIdf, texts: Sequence[str]) -> Any:
 
 def _row_products(vectorizer: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
     """Return the dot product of query and document vectors, which have unit length. *Shape:* (n_pairs,), float64."""
-    left, right = (vectorizer.transform(texts) for texts in (queries, documents))
-    return np.asarray(left.multiply(right).sum(axis=1)).ravel()
+    query_vectors, document_vectors = (vectorizer.transform(texts) for texts in (queries, documents))
+    return np.asarray(query_vectors.multiply(document_vectors).sum(axis=1)).ravel()
 
 
 def floor_texts(split: Split, seed: int) -> list[str]:
@@ -266,13 +266,13 @@ class RemoteScorer(_Cosines):
     ) -> np.ndarray:
         """Return the cosine of each pair. *Shape:* (n_pairs,), float32."""
         texts = list(dict.fromkeys([*queries, *documents]))
-        row = {text: number for number, text in enumerate(texts)}
+        row_of = {text: number for number, text in enumerate(texts)}
         vectors = self.embeddings.encode(texts)
         vectors = unit_rows(vectors)
-        left, right = ([row[text] for text in side] for side in (queries, documents))
+        query_rows, document_rows = ([row_of[text] for text in side] for side in (queries, documents))
         if callable(progress):
             progress(len(texts))
-        cosines: np.ndarray = np.einsum("ij,ij->i", vectors[left], vectors[right])
+        cosines: np.ndarray = np.einsum("ij,ij->i", vectors[query_rows], vectors[document_rows])
         return cosines.astype(np.float32)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
@@ -327,15 +327,15 @@ def split_paragraphs(text: str, max_characters: int = 400, min_characters: int =
 
 def _cut(block: str, at_most: int) -> Iterator[str]:
     """Yield pieces of lines, of sentences of a line or of characters of a sentence, as long as `at_most` allows."""
-    held = ""
+    piece = ""
     for part, joint in _parts(block, at_most):
-        if held and len(held) + len(joint) + len(part) > at_most:
-            yield held
-            held = part
+        if piece and len(piece) + len(joint) + len(part) > at_most:
+            yield piece
+            piece = part
         else:
-            held = f"{held}{joint}{part}" if held else part
-    if held:
-        yield held
+            piece = f"{piece}{joint}{part}" if piece else part
+    if piece:
+        yield piece
 
 
 def _parts(block: str, at_most: int) -> Iterator[tuple[str, str]]:
@@ -378,20 +378,22 @@ class ParagraphScorer(_Cosines):
         parts = [np.zeros(0, dtype=np.float32)]
         for start in range(0, len(queries), _PAIRS_AT_ONCE):
             part = slice(start, start + _PAIRS_AT_ONCE)
-            left = self._embedded(queries[part], self.scorer.encode_queries)
-            right = self._embedded(documents[part], self.scorer.encode_documents)
+            query_vectors = self._embedded(queries[part], self.scorer.encode_queries)
+            document_vectors = self._embedded(documents[part], self.scorer.encode_documents)
             pairs = zip(queries[part], documents[part], strict=True)
-            parts.append(np.array([self._match(left[q] @ right[d].T) for q, d in pairs], dtype=np.float32))
+            parts.append(
+                np.array([self._match(query_vectors[q] @ document_vectors[d].T) for q, d in pairs], dtype=np.float32)
+            )
             report(len({*queries[part], *documents[part]}))
         return np.concatenate(parts)
 
     def _embedded(self, texts: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]) -> dict[str, np.ndarray]:
         """Return the unit vectors of each text's paragraphs. *Shape:* each (n_paragraphs, width)."""
         pieces = {text: self._paragraphs(text) for text in texts}
-        flat = [piece for own in pieces.values() for piece in own]
+        flat = [piece for text_pieces in pieces.values() for piece in text_pieces]
         vectors = encode(flat)
         vectors = unit_rows(vectors)
-        ends = np.cumsum([len(own) for own in pieces.values()])
+        ends = np.cumsum([len(text_pieces) for text_pieces in pieces.values()])
         return dict(zip(pieces, np.split(vectors, ends[:-1]), strict=True))
 
     def _paragraphs(self, text: str) -> list[str]:

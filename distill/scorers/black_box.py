@@ -69,10 +69,10 @@ class BlackBoxScorer:
         """Return the score of each pair: logit, cosine, or cosine of embeddings. *Shape:* (n_pairs,), float32."""
         if self.settings.signal == "scores":
             return self._answers(list(zip(queries, documents, strict=True)), [0] * len(queries), progress)
-        both = self._answers([*queries, *documents], [0] * len(queries) + [1] * len(documents), progress)
-        left, right = both[: len(queries)], both[len(queries) :]
-        norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        cosines: np.ndarray = np.einsum("ij,ij->i", left, right) / np.maximum(norms, 1e-12)
+        vectors = self._answers([*queries, *documents], [0] * len(queries) + [1] * len(documents), progress)
+        query_vectors, document_vectors = vectors[: len(queries)], vectors[len(queries) :]
+        norms = np.linalg.norm(query_vectors, axis=1) * np.linalg.norm(document_vectors, axis=1)
+        cosines: np.ndarray = np.einsum("ij,ij->i", query_vectors, document_vectors) / np.maximum(norms, 1e-12)
         return cosines.astype(np.float32)
 
     def encode_queries(self, texts: Sequence[str], *, progress: bool | OnProgress = False) -> np.ndarray:
@@ -104,7 +104,7 @@ class BlackBoxScorer:
 
     def _answers(self, items: Sequence[Item], roles: Sequence[int], progress: bool | OnProgress) -> np.ndarray:
         numbers: dict[tuple[int, Item], int] = {}
-        rows = [numbers.setdefault(one, len(numbers)) for one in zip(roles, items, strict=True)]
+        rows = [numbers.setdefault(key, len(numbers)) for key in zip(roles, items, strict=True)]
         report = progress if callable(progress) else (lambda _: None)
         if not rows:
             return np.zeros((0, 1) if self.settings.signal == "embeddings" else 0, dtype=np.float32)
@@ -172,10 +172,10 @@ def open_asked(run: Run, name: str, *, may_ask: bool = True, device: str | None 
 def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
     """Open a model that compares tokens, after checking its files against its card, whose revision keys the signals."""
     folder = run.teacher(name)
-    stated, now = run.require(folder, "train_teacher").revision, revision(folder)
-    if now != stated:
+    card_revision, file_revision = run.require(folder, "train_teacher").revision, revision(folder)
+    if file_revision != card_revision:
         raise BadInput(
-            f"{folder}: its files are not those that were written (revision {stated}, now {now}); remove it and run train_teacher again"
+            f"{folder}: its files are not those that were written (revision {card_revision}, now {file_revision}); remove it and run train_teacher again"
         )
     return open_token_scorer(folder, HowToRead(run.signal_identity(name).precision, device=device))
 

@@ -118,8 +118,8 @@ def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: 
         )
     c, d, e = fit_logistic(columns, labels)
     fitted = Cascade(student=(a, b), both=(c, d, e), knots=(0.0, 1.0), doubts=(0.0, 0.0))
-    moved = (fitted.together(student_scores, teacher_scores) - fitted.alone(student_scores)) ** 2
-    knots, doubts = _smooth_curve(columns[:, 0], moved)
+    squared_changes = (fitted.together(student_scores, teacher_scores) - fitted.alone(student_scores)) ** 2
+    knots, doubts = _smooth_curve(columns[:, 0], squared_changes)
     return fitted.model_copy(update={"knots": tuple(knots.tolist()), "doubts": tuple(doubts.tolist())})
 
 

@@ -102,10 +102,8 @@ class EndpointAnswers:
             return
         endpoint.key()
         dollars = price.of(self._usage(missing))
-        what = "texts" if self.settings.signal == "embeddings" else "pairs"
-        estimate = (
-            f"{len(missing):,} {what} go to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
-        )
+        item_kind = "texts" if self.settings.signal == "embeddings" else "pairs"
+        estimate = f"{len(missing):,} {item_kind} go to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
         log.info("%s: %s (%d are kept, %s spent)", where, estimate, len(items) - len(missing), in_dollars(spent))
         limit = self.settings.budget
         if limit is not None and dollars + spent > limit:

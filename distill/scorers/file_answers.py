@@ -58,8 +58,8 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
     found = _Found.of(items)
     try:
         for path in settings.path:
-            for read, values in answer_rows(settings, path):
-                found.take(path, read, values)
+            for row_items, values in answer_rows(settings, path):
+                found.take(path, row_items, values)
     except BadInput as problem:
         raise BadInput(f"teacher {name}: {problem}") from None
     where = (
@@ -73,8 +73,8 @@ def read_answers(name: str, settings: FileTeacher, items: Sequence[Item], *, who
     checked = _checked_vectors if settings.signal == "embeddings" else _checked_scores
     values = checked(where, settings, answers.values, _shown_by_row(answers))
     if whole and len(values) > 1 and (values == values[0]).all():
-        one = "vector" if values.ndim == 2 else f"score, {answers.values[0]:g}"
-        raise BadInput(f"{where}: all {len(values):,} answers are the same {one}; they tell nothing apart")
+        same_answer = "vector" if values.ndim == 2 else f"score, {answers.values[0]:g}"
+        raise BadInput(f"{where}: all {len(values):,} answers are the same {same_answer}; they tell nothing apart")
     return FileAnswers(answers.rows, values, answers.missing, answers.n_folded)
 
 
@@ -127,9 +127,9 @@ class _Found:
                 self.n_repeats += number in self.exact
                 if not self._keep(self.exact, number, value):
                     self.torn[number] = None
-            for other in self.by_key.get(_key(item), ()):
-                if other != number and not self._keep(self.folded, other, value):
-                    self.torn_folded.add(other)
+            for other_number in self.by_key.get(_key(item), ()):
+                if other_number != number and not self._keep(self.folded, other_number, value):
+                    self.torn_folded.add(other_number)
 
     def _keep(self, rows: dict[int, int], number: int, value: np.ndarray) -> bool:
         """Keep the first answer; return False if this one differs from it."""
@@ -145,11 +145,11 @@ class _Found:
         :raises BadInput: if an item has different answers
         """
         folded = {number: row for number, row in self.folded.items() if number not in self.exact}
-        torn = [*self.torn, *(number for number in folded if number in self.torn_folded)]
-        if torn:
-            example = shown_item(self.items[torn[0]])
+        contradicted = [*self.torn, *(number for number in folded if number in self.torn_folded)]
+        if contradicted:
+            example = shown_item(self.items[contradicted[0]])
             raise BadInput(
-                f"{where}: {counted(len(torn), 'item')} of {len(self.items):,} stand there several times with different answers, "
+                f"{where}: {counted(len(contradicted), 'item')} of {len(self.items):,} stand there several times with different answers, "
                 f"as {example}; leave one of each"
             )
         if self.n_repeats:
@@ -166,9 +166,9 @@ class _Found:
         return FileAnswers(rows, values, [item for item in self.items if item not in rows], len(folded))
 
 
-def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
-    size = float(np.abs(one).max()) if np.size(one) else 0.0
-    same: bool = np.allclose(one, other, rtol=0, atol=_SAME * max(size, 1e-12), equal_nan=True)
+def _is_same(left: np.ndarray, right: np.ndarray) -> bool:
+    size = float(np.abs(left).max()) if np.size(left) else 0.0
+    same: bool = np.allclose(left, right, rtol=0, atol=_SAME * max(size, 1e-12), equal_nan=True)
     return same
 
 
@@ -216,8 +216,10 @@ def to_scale(where: str, settings: ScaledAnswers, values: np.ndarray, least: flo
     slack = _ROUNDING * (high - low)
     outside = np.flatnonzero((values < low - slack) | (values > high + slack))
     if len(outside):
-        other = "logit (log-odds)" if settings.scale == "cosine" else "logit (log-odds) or cosine"
-        advice = f"set scale: {other}" if settings.scale == "cosine" else f"set score_range, or scale: {other}"
+        other_scales = "logit (log-odds)" if settings.scale == "cosine" else "logit (log-odds) or cosine"
+        advice = (
+            f"set scale: {other_scales}" if settings.scale == "cosine" else f"set score_range, or scale: {other_scales}"
+        )
         raise BadInput(
             f"{where}: {len(outside):,} of {len(values):,} scores lie outside [{low:g}, {high:g}], as {values[outside[0]]:g}; "
             f"{advice}"

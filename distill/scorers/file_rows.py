@@ -48,20 +48,20 @@ def answer_rows(settings: FileTeacher, path: str) -> Iterator[tuple[list[Item], 
     else:
         names, value = [columns.query, columns.document], columns.score
     n_rows = n_left_out = 0
-    first = ""
+    first_problem = ""
     for texts, answers in _batches(path, names, value):
         kept = [row for row, item in enumerate(texts) if not _problem(item)]
         n_left_out += len(texts) - len(kept)
-        if len(kept) < len(texts) and not first:
+        if len(kept) < len(texts) and not first_problem:
             row = next(row for row, item in enumerate(texts) if _problem(item))
-            first = f"row {n_rows + row + 1}: the text {_problem(texts[row])}"
+            first_problem = f"row {n_rows + row + 1}: the text {_problem(texts[row])}"
         values = _vectors(path, answers, n_rows) if settings.signal == "embeddings" else _scores(path, answers, n_rows)
         yield [_item(texts[row]) for row in kept], values if len(kept) == len(texts) else values[kept]
         n_rows += len(texts)
     if not n_rows:
         raise BadInput(f"{path} holds no rows")
     if n_left_out:
-        log.warning("%s: %s without a text left out (first: %s)", path, counted(n_left_out, "row"), first)
+        log.warning("%s: %s without a text left out (first: %s)", path, counted(n_left_out, "row"), first_problem)
 
 
 def _problem(item: tuple[Any, ...]) -> str | None:
@@ -87,8 +87,8 @@ def _batches(path: str, names: list[str], value: str) -> Iterator[tuple[list[tup
     table = locate(path)
     if table is None:
         raise BadInput(f"{path}: no such file")
-    read = {"parquet": _parquet, "jsonl": _json}.get(table.format, _delimited)
-    yield from read(table.path, names, value, table.format)
+    reader = {"parquet": _parquet, "jsonl": _json}.get(table.format, _delimited)
+    yield from reader(table.path, names, value, table.format)
 
 
 def _parquet(path: Path, names: list[str], value: str, form: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
@@ -96,16 +96,16 @@ def _parquet(path: Path, names: list[str], value: str, form: str) -> Iterator[tu
 
     _, batches = parquet_batches(path, _ROWS_AT_ONCE, [*names, value], _SECTION)
     for batch in batches:
-        held = [batch.column(held_name(path, name, batch.schema.names, _SECTION)) for name in [*names, value]]
+        columns = [batch.column(held_name(path, name, batch.schema.names, _SECTION)) for name in [*names, value]]
         texts = list(
-            zip(*(column_values(path, name, column) for name, column in zip(names, held, strict=False)), strict=True)
+            zip(*(column_values(path, name, column) for name, column in zip(names, columns, strict=False)), strict=True)
         )
-        told = held[-1]
-        is_list = pyarrow.types.is_list(told.type) or pyarrow.types.is_large_list(told.type)
-        if (is_list or pyarrow.types.is_fixed_size_list(told.type)) and not told.null_count:
-            yield texts, _of_lists(told)
+        answers = columns[-1]
+        is_list = pyarrow.types.is_list(answers.type) or pyarrow.types.is_large_list(answers.type)
+        if (is_list or pyarrow.types.is_fixed_size_list(answers.type)) and not answers.null_count:
+            yield texts, _of_lists(answers)
         else:
-            yield texts, column_values(path, value, told)
+            yield texts, column_values(path, value, answers)
 
 
 def _of_lists(column: Any) -> Any:
@@ -137,12 +137,12 @@ def _npz(path: Path, names: list[str], value: str) -> Iterator[tuple[list[tuple[
         raise BadInput(f"{path} cannot be read as NPZ: {reason}; write it with np.savez") from None
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-        raise BadInput(f"{path}: its arrays are not of one length ({told}); a row of each belongs together")
-    if wrong := [name for name in names if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1]:
-        array = arrays[wrong[0]]
+        sizes = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise BadInput(f"{path}: its arrays are not of one length ({sizes}); a row of each belongs together")
+    if wrong_names := [name for name in names if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1]:
+        array = arrays[wrong_names[0]]
         raise BadInput(
-            f"{path}: {wrong[0]} is an array of {array.dtype} of shape {array.shape}; one text a row is expected"
+            f"{path}: {wrong_names[0]} is an array of {array.dtype} of shape {array.shape}; one text a row is expected"
         )
     texts = zip(*(arrays[name].tolist() for name in names), strict=True)
     for start in range(0, len(arrays[value]), _ROWS_AT_ONCE):
@@ -158,11 +158,11 @@ def _delimited(path: Path, names: list[str], value: str, form: str) -> Iterator[
 
 def _json(path: Path, names: list[str], value: str, form: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
     objects = (row for _, row in json_rows(path))
-    met: dict[str, None] = {}
+    keys: dict[str, None] = {}
     while batch := list(islice(objects, _ROWS_AT_ONCE)):
-        met |= dict.fromkeys(key for row in batch[:100] for key in row)
+        keys |= dict.fromkeys(key for row in batch[:100] for key in row)
         for name in [*names, value]:
-            held_name(path, name, list(met), _SECTION)
+            held_name(path, name, list(keys), _SECTION)
         columns = [[row.get(named_key(name, row) or "") for row in batch] for name in [*names, value]]
         yield list(zip(*columns[:-1], strict=True)), columns[-1]
 
@@ -209,8 +209,8 @@ def _vector(path: str, answer: Any, row: int) -> np.ndarray:
         if isinstance(answer, str):
             text = answer.strip()
             numbers = json.loads(text) if text.startswith("[") else _BETWEEN_NUMBERS.split(text)
-        told = [np.nan if number is None else number for number in without_booleans(numbers)]
-        vector = np.array(told, dtype=np.float64)
+        values = [np.nan if number is None else number for number in without_booleans(numbers)]
+        vector = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RecursionError):
         vector = np.zeros((0, 0))
     if vector.ndim != 1 or not vector.size:
@@ -219,5 +219,5 @@ def _vector(path: str, answer: Any, row: int) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{line[:60]}…"

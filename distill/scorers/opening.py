@@ -103,8 +103,8 @@ def result_columns(model: str | Path, scorer: PairScorer, *, calibrated: bool, d
         columns["probability"] = (float, scorer.probability)
     if decide:
         columns["match"] = (int, lambda scores: scorer.decide(scores).astype(int))
-    for _, told in columns.values():
-        told(np.zeros(0))
+    for _, compute in columns.values():
+        compute(np.zeros(0))
     return columns
 
 
@@ -223,29 +223,29 @@ def _cache_of(folder: Path) -> Path:
     run = folder.resolve().parent.parent
     if folder.resolve().parent.name == "baselines" and (run / "recipe.json").is_file():
         return folder.resolve().parent / "embeddings"
-    kept = cache_folder("embeddings")
-    if kept is None:
+    cache = cache_folder("embeddings")
+    if cache is None:
         raise BadInput("there is no folder for the embeddings that are paid for; set MATCHDISTILL_CACHE to one")
-    return kept
+    return cache
 
 
 def _inner(folder: Path, settings: Paragraphs) -> Path:
     return _within(folder, settings.model)
 
 
-def _within(folder: Path, stated: str) -> Path:
+def _within(folder: Path, model_path: str) -> Path:
     """Return the model folder that a scorer.json names; outside of a run it must be inside the scorer's folder.
 
     :raises BadInput: if the path is invalid or leads outside
     """
     try:
-        place = (folder / stated).resolve()
+        place = (folder / model_path).resolve()
     except (OSError, ValueError, RuntimeError):
-        raise BadInput(f"{folder / SCORER_FILE} names a model folder that cannot be: {stated[:80]!r}") from None
+        raise BadInput(f"{folder / SCORER_FILE} names a model folder that cannot be: {model_path[:80]!r}") from None
     is_of_a_run = any(_is_run(root) for root in folder.resolve().parents[:2])
     if not is_of_a_run and not place.is_relative_to(folder.resolve()):
         raise BadInput(
-            f"{folder / SCORER_FILE} names the model folder {stated[:120]}, which lies outside of it; copy that one into the folder"
+            f"{folder / SCORER_FILE} names the model folder {model_path[:120]}, which lies outside of it; copy that one into the folder"
         )
     return place
 

@@ -38,15 +38,15 @@ def check_index(own: Path, other: Path) -> None:
 
     :raises BadInput: naming both revisions
     """
-    card, others = read_card(own), read_card(other)
-    stated: dict[str, Any] = {} if card is None else dict(card.details.get(ASYMMETRIC) or {})
-    own_revision = revision(other)  # computed from the files: the card may belong to other files
-    exported_from = others.parents.values() if others is not None and others.stage == "export" else ()
-    if stated.get("revision") in (own_revision, *exported_from):
+    card, other_card = read_card(own), read_card(other)
+    asymmetric: dict[str, Any] = {} if card is None else dict(card.details.get(ASYMMETRIC) or {})
+    other_revision = revision(other)  # computed from the files: the card may belong to other files
+    exported_from = other_card.parents.values() if other_card is not None and other_card.stage == "export" else ()
+    if asymmetric.get("revision") in (other_revision, *exported_from):
         return
     raise BadInput(
-        f"{own} writes into the space of {stated.get('teacher')} at revision {stated.get('revision')}; {other} is revision "
-        f"{own_revision}: give that teacher, or train the student again beside this one"
+        f"{own} writes into the space of {asymmetric.get('teacher')} at revision {asymmetric.get('revision')}; {other} is revision "
+        f"{other_revision}: give that teacher, or train the student again beside this one"
     )
 
 

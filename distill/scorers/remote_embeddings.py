@@ -84,8 +84,8 @@ class RemoteEmbeddings:
             raise BadInput(
                 f"{len(empty)} of {len(texts)} texts are empty (first: number {empty[0] + 1}); leave them out"
             )
-        sent = [self._truncated(text) for text in texts]
-        if n_cut := sum(a != b for a, b in zip(texts, sent, strict=True)):
+        sent_texts = [self._truncated(text) for text in texts]
+        if n_cut := sum(a != b for a, b in zip(texts, sent_texts, strict=True)):
             self.n_truncated += n_cut
             log.warning(
                 "%d of %d texts were cut to about %d tokens for %s",
@@ -94,7 +94,7 @@ class RemoteEmbeddings:
                 self.max_tokens,
                 self.endpoint.model,
             )
-        missing = [text for text in dict.fromkeys(sent) if text not in self._store]
+        missing = [text for text in dict.fromkeys(sent_texts) if text not in self._store]
         report = on_progress or (lambda _: None)
         report(len(texts) - len(missing))
         if missing:
@@ -102,7 +102,7 @@ class RemoteEmbeddings:
         log.info(
             "%s: %d texts, %d asked, %s so far", self.endpoint.model, len(texts), len(missing), in_dollars(self.cost)
         )
-        return self._store.gather(sent)
+        return self._store.gather(sent_texts)
 
     async def _ask(self, texts: Sequence[str], report: OnProgress) -> None:
         from distill.endpoints.client import Client, run_all  # imported here because only requests need openai

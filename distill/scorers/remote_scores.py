@@ -59,8 +59,8 @@ class RemoteScores:
     def __init__(self, settings: EndpointTeacher, cache: Path, budget: Budget) -> None:
         self.settings, self._budget = settings, budget
         self.n_requests = self.n_truncated = 0
-        asked = settings.model_dump(include={"asks", "rubric", "temperature"})
-        self._store = AnswerStore(cache, {"model": settings.endpoint.model, **asked})
+        options = settings.model_dump(include={"asks", "rubric", "temperature"})
+        self._store = AnswerStore(cache, {"model": settings.endpoint.model, **options})
 
     def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Return the pairs that would be sent: each once, with long texts truncated, without those in the cache."""
@@ -71,8 +71,8 @@ class RemoteScores:
 
         :raises JobFailed: if the server gives no valid score for some pairs; all others are kept
         """
-        sent = [self._sent(pair) for pair in pairs]
-        if n_cut := sum(one != other for one, other in zip(pairs, sent, strict=True)):
+        sent_pairs = [self._sent(pair) for pair in pairs]
+        if n_cut := sum(pair != sent_pair for pair, sent_pair in zip(pairs, sent_pairs, strict=True)):
             self.n_truncated += n_cut
             log.warning(
                 "%d of %d pairs hold a text that was cut to about %d tokens",
@@ -85,7 +85,7 @@ class RemoteScores:
         report(len(pairs) - len(missing))
         if missing:
             asyncio.run(self._ask(missing, report))
-        return self._store.gather([_key(pair) for pair in sent]).astype(np.float64)[:, 0]
+        return self._store.gather([_key(pair) for pair in sent_pairs]).astype(np.float64)[:, 0]
 
     def _sent(self, pair: Pair) -> Pair:
         query, document = (cut_to_tokens(text, self.settings.max_tokens) for text in pair)

@@ -26,8 +26,8 @@ class TextOutputs:
     @property
     def n_bytes(self) -> int:
         """Bytes of memory of the outputs."""
-        held = (self.dense, self.token_ids, self.token_weights, self.vectors)
-        return sum(array.nbytes for array in held if array is not None)
+        arrays = (self.dense, self.token_ids, self.token_weights, self.vectors)
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 def lexical_weights(ids: np.ndarray, weights: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,10 +40,10 @@ def lexical_weights(ids: np.ndarray, weights: np.ndarray, left_out: np.ndarray) 
     ([5, 7], [0.25, 0.75])
     """
     kept = ~np.isin(ids, left_out)
-    different, places = np.unique(ids[kept], return_inverse=True)
-    greatest = np.zeros(len(different), dtype=np.float32)
+    unique_ids, places = np.unique(ids[kept], return_inverse=True)
+    greatest = np.zeros(len(unique_ids), dtype=np.float32)
     np.maximum.at(greatest, places, weights[kept].astype(np.float32))
-    return different, greatest
+    return unique_ids, greatest
 
 
 def lexical_match(query: TextOutputs, document: TextOutputs) -> float:

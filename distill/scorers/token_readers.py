@@ -138,8 +138,8 @@ class M3Reader:
 
     def embed(self, texts: Sequence[str], role: int) -> np.ndarray:
         """Return the dense embeddings. *Shape:* (n_texts, width), float32."""
-        read = self._read(self.prompted(texts, role), dense_alone=True)
-        return np.stack([outputs.dense for outputs in read if outputs.dense is not None])
+        text_outputs = self._read(self.prompted(texts, role), dense_alone=True)
+        return np.stack([outputs.dense for outputs in text_outputs if outputs.dense is not None])
 
     def read(self, texts: Sequence[str], role: int) -> list[TextOutputs]:
         """Return the outputs of each text: dense always, the others if their weight is not 0."""
@@ -173,8 +173,8 @@ class M3Reader:
             features = table.padded(rows, width)
             check_ids(engine.files, features["input_ids"])
             with torch.inference_mode():
-                read = self._outputs(features, dense_alone)
-            for row, outputs in zip(rows.tolist(), read, strict=True):
+                row_outputs = self._outputs(features, dense_alone)
+            for row, outputs in zip(rows.tolist(), row_outputs, strict=True):
                 out[row] = outputs
         return out
 
@@ -258,8 +258,8 @@ class LateInteractionReader:
             for rows, _ in plan_batches(lengths, batch_tokens=budget, fixed_shapes=False):
                 part = [texts[row] for row in rows.tolist()]
                 vectors = encode(part, batch_size=len(part), show_progress_bar=False)
-                for row, each in zip(rows.tolist(), vectors, strict=True):
-                    out[row] = TextOutputs(vectors=each.float().cpu().numpy().copy())
+                for row, text_vectors in zip(rows.tolist(), vectors, strict=True):
+                    out[row] = TextOutputs(vectors=text_vectors.float().cpu().numpy().copy())
         return out
 
     def match(self, query: TextOutputs, document: TextOutputs) -> float:
@@ -275,8 +275,8 @@ class LateInteractionReader:
             part = self.prompted(texts[start : start + _TEXTS_AT_ONCE], role)
             with quiet():  # `TokenScorer.cut_texts` counts the truncated texts
                 features = self._model.preprocess(part, task=("query", "document")[role])
-            read = features["attention_mask"].bool()
+            is_read = features["attention_mask"].bool()
             if "query_expansion_positions" in features:
-                read = read | features["query_expansion_positions"].bool()
-            counts.append(read.sum(dim=1).numpy())
+                is_read = is_read | features["query_expansion_positions"].bool()
+            counts.append(is_read.sum(dim=1).numpy())
         return np.concatenate(counts)

@@ -65,11 +65,11 @@ class TokenScorer:
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool | OnProgress = False
     ) -> np.ndarray:
         """Return the score of each pair, which depends only on that pair. *Shape:* (n_pairs,), float32."""
-        left, right = check_text_pairs(queries, documents)
-        out, texts = np.empty(len(left), dtype=np.float32), _Texts(self._reader)
-        with self._lock, reporter(progress, "scoring", len(left)) as report:
-            for block in self._blocks(len(left)):
-                sides = texts.read(left[block], 0), texts.read(right[block], 1)
+        query_texts, document_texts = check_text_pairs(queries, documents)
+        out, texts = np.empty(len(query_texts), dtype=np.float32), _Texts(self._reader)
+        with self._lock, reporter(progress, "scoring", len(query_texts)) as report:
+            for block in self._blocks(len(query_texts)):
+                sides = texts.read(query_texts[block], 0), texts.read(document_texts[block], 1)
                 out[block] = [self._reader.match(query, document) for query, document in zip(*sides, strict=True)]
                 texts.forget()
                 report(len(sides[0]))
@@ -89,8 +89,8 @@ class TokenScorer:
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each pair that the model reads. *Shape:* (n_pairs,)."""
-        asked, told = check_text_pairs(queries, documents)
-        counts: np.ndarray = self._reader.token_counts(asked, 0) + self._reader.token_counts(told, 1)
+        query_texts, document_texts = check_text_pairs(queries, documents)
+        counts: np.ndarray = self._reader.token_counts(query_texts, 0) + self._reader.token_counts(document_texts, 1)
         return counts
 
     def cut_texts(self, queries: Sequence[str], documents: Sequence[str]) -> dict[str, CutTexts]:
@@ -103,11 +103,11 @@ class TokenScorer:
         }
 
     def _encode(self, texts: Sequence[str], role: int, progress: bool | OnProgress) -> np.ndarray:
-        told, reader = check_texts("texts", texts), self._embedder()
-        out = np.empty((len(told), reader.embedding_width), dtype=np.float32)
-        with self._lock, reporter(progress, "encoding", len(told)) as report:
-            for start in range(0, len(told), _PAIRS_AT_ONCE):
-                part = told[start : start + _PAIRS_AT_ONCE]
+        checked_texts, reader = check_texts("texts", texts), self._embedder()
+        out = np.empty((len(checked_texts), reader.embedding_width), dtype=np.float32)
+        with self._lock, reporter(progress, "encoding", len(checked_texts)) as report:
+            for start in range(0, len(checked_texts), _PAIRS_AT_ONCE):
+                part = checked_texts[start : start + _PAIRS_AT_ONCE]
                 out[start : start + len(part)] = reader.embed(part, role)
                 report(len(part))
         return out
@@ -174,7 +174,7 @@ def read_token_settings(folder: Path) -> M3Teacher | LateInteractionTeacher:
     if section is None:
         raise BadInput(f"{folder} is of kind {str(raw.get('kind'))[:40]}, no model that compares tokens")
     try:
-        told: M3Teacher | LateInteractionTeacher = section.model_validate({**raw, "backbone": str(folder)})
+        settings: M3Teacher | LateInteractionTeacher = section.model_validate({**raw, "backbone": str(folder)})
     except ValueError:
         raise BadInput(f"{folder / SCORER_FILE} is not what this toolkit writes; run train_teacher again") from None
-    return told
+    return settings
