@@ -15,6 +15,7 @@ from typing import Any, Literal
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, revision
 from distill.recipe.schema import FreshBackbone, LayerChoice, Recipe, TeacherBackbone
+from distill.wording import counted
 
 __all__ = ["check_student_layers", "fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
 
@@ -277,7 +278,9 @@ def check_student_layers(recipe: Recipe) -> None:
     else:
         number, choice = max(student.layers) + 1, str(list(student.layers))
     if number > n_layers:
-        raise BadInput(f"student.layers {choice}: the backbone has {n_layers} layers, counted from 0 to {n_layers - 1}")
+        raise BadInput(
+            f"student.layers {choice}: the backbone has {counted(n_layers, 'layer')}, counted from 0 to {n_layers - 1}"
+        )
 
 
 def _stated_layers(backbone: Any) -> int | None:
