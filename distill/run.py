@@ -129,6 +129,8 @@ class Run:
         """
         for stage in self.stages:
             log.info("data%s: %s", "" if stage.name is None else f" of stage {stage.name}", stage.split.summary())
+            for shortage in stage.split.shortages():
+                log.warning("%s", shortage)
 
     @cached_property
     def _splits(self) -> list[Split]:

@@ -164,6 +164,21 @@ class Split:
         ]
         return "; ".join([f"{pairs} pairs", *text_counts])
 
+    def shortages(self) -> list[str]:
+        """Return which parts are too small for training, or for choosing a checkpoint; one sentence each."""
+        sentences = []
+        n_learned = len(self.train) + len(self.unlabelled_pairs) + len(self.unlabelled) + len(self.parallel)
+        if n_learned < _FEW_TO_LEARN_FROM:
+            sentences.append(
+                f"only {n_learned} pairs and texts to learn from: add pairs, of which unlabelled ones count as well"
+            )
+        if len(self.validation) < _FEW_TO_CHOOSE_BY:
+            sentences.append(
+                f"{counted(len(self.validation), 'validation pair')}: the best checkpoint is chosen by chance; "
+                "set a larger data.validation_share"
+            )
+        return sentences
+
     def describe(self) -> dict[str, Any]:
         """Return sizes and fingerprints, for `artefact.json`."""
         parts = {"train": self.train, "validation": self.validation, "evaluation": self.evaluation}
@@ -240,27 +255,9 @@ def _with_texts(parts: _Parts, data: Data, seed: int, notes: list[str]) -> Split
     parallel = [pair for pair in all_parallel if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(all_parallel) - len(parallel):
         notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
-    split = Split(train, validation, evaluation, unlabelled, parallel=parallel, unlabelled_pairs=unlabelled_pairs)
-    notes += _few(split)
     for note in notes:
         log.warning(note)
-    return replace(split, notes=tuple(notes))
-
-
-def _few(split: Split) -> list[str]:
-    """Return notes on parts that are too small for training, or for choosing a checkpoint."""
-    notes = []
-    n_learned = len(split.train) + len(split.unlabelled_pairs) + len(split.unlabelled) + len(split.parallel)
-    if n_learned < _FEW_TO_LEARN_FROM:
-        notes.append(
-            f"only {n_learned} pairs and texts to learn from: add pairs, of which unlabelled ones count as well"
-        )
-    if len(split.validation) < _FEW_TO_CHOOSE_BY:
-        notes.append(
-            f"{counted(len(split.validation), 'validation pair')}: the best checkpoint is chosen by chance; "
-            "set a larger data.validation_share"
-        )
-    return notes
+    return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
 
 
 def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[Split]:

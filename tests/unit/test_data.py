@@ -369,10 +369,12 @@ class TestLoadSplit:
     def test_says_what_is_too_small_to_learn_from_or_to_choose_by(self, tmp_path):
         texts = write_lines(tmp_path / "texts.txt", *(f"text {i}" for i in range(200)))
         data = Data(train=self.write(tmp_path), unlabelled=[{"path": str(texts)}], validation_share=0.1)
-        (note,) = load_split(data, seed=1).notes
-        assert note.startswith("10 validation pairs: the best checkpoint is chosen by chance")
-        few, _ = load_split(data.model_copy(update={"unlabelled": ()}), seed=1).notes
+        (shortage,) = load_split(data, seed=1).shortages()
+        assert shortage.startswith("10 validation pairs: the best checkpoint is chosen by chance")
+        split = load_split(data.model_copy(update={"unlabelled": ()}), seed=1)
+        few, _ = split.shortages()
         assert few == "only 80 pairs and texts to learn from: add pairs, of which unlabelled ones count as well"
+        assert split.notes == ()
 
     def test_labels_of_another_range_ask_for_it_and_not_to_be_skipped(self, tmp_path):
         lines = (f"q{i}\td{i}\t{i % 6}" for i in range(60))
