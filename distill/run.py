@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
+from distill.data.tables import locate
 from distill.errors import BadInput, is_full_disk
 from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
 from distill.files.outputs import check_output_folder
@@ -119,8 +120,13 @@ class Run:
         check_student_layers(self.stated)
         for name, teacher in self.stated.black_boxes.items():
             for path in teacher.path if isinstance(teacher, FileTeacher) else ():
-                if not Path(path).exists():
-                    raise BadInput(f"teacher {name}: {path}: no such file")
+                if Path(path).exists():
+                    continue
+                try:
+                    locate(path)  # names what is near
+                except BadInput as problem:
+                    raise BadInput(f"teacher {name}: {problem}") from None
+                raise BadInput(f"teacher {name}: {path}: no such file")
 
     def read_data(self) -> None:
         """Read the data of all stages, which are kept, and log how many pairs and texts each stage has.

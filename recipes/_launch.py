@@ -56,7 +56,7 @@ def set_up_messages() -> None:
 
 
 class _Once(logging.Filter):
-    """Passes each message once, because stages that use the same data or model log the same messages."""
+    """Passes each message below a warning once, because stages that use the same data or model log the same messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Once(logging.Filter):
         message = record.getMessage()
         is_new = message not in self._said
         self._said.add(message)
-        return is_new
+        return is_new or record.levelno > logging.INFO
 
 
 def guarded(work: Callable[[], None]) -> int:

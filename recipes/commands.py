@@ -165,7 +165,7 @@ def bench(
         source=pairs.source,
         before_writing=check,  # minutes later another process may have written there
     )
-    print_benchmark(result, reference="first", as_json=as_json)
+    print_benchmark(result, as_json=as_json)
     print(f"report: {output.path / 'index.html'}", file=sys.stderr)
     if earlier.report is not None:
         for row in check_against(result, earlier.report, **limits):

@@ -66,16 +66,23 @@ def print_report(folder: Path, *, as_json: bool) -> None:
     print_benchmark(benchmark, as_json=as_json)
 
 
-def print_benchmark(benchmark: Mapping[str, Any], *, reference: str = "teacher", as_json: bool) -> None:
-    """Print the rows of a report.
-
-    :param reference: the name of the first row, with which the others are compared
-    """
+def print_benchmark(benchmark: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the rows of a report."""
     if as_json:
         print(json.dumps(benchmark, ensure_ascii=False, indent=2))
         return
     metric = benchmark["primary_metric"]
-    columns = ("name", "runtime", metric, "95 %", f"of {reference}", "p50 ms", "pairs/s", "speed-up", "MB")
+    columns = (
+        "name",
+        "runtime",
+        metric,
+        "95 %",
+        f"of {benchmark.get('reference', 'teacher')}",
+        "p50 ms",
+        "pairs/s",
+        "speed-up",
+        "MB",
+    )
     print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
 
 

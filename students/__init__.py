@@ -1,7 +1,8 @@
 """Students, the small models: built, trained on the teachers' signals, exported. A stage is imported when it is asked for."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from distill._public import public
 
 if TYPE_CHECKING:
     from students.asymmetric import export_router
@@ -21,18 +22,7 @@ __all__ = [
     "export_teacher",
     "train_student",
 ]
-_HOMES = {
-    "build_student": "build",
-    "calibrate_router": "calibrate",
-    "export_router": "asymmetric",
-    "export_static_student": "export.static",
-    "export_student": "export.stage",
-    "export_teacher": "export.teacher",
-    "train_student": "train",
-}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = public(
+    __name__, "build", "train", "export.stage", "export.static", "export.teacher", "asymmetric", "calibrate"
+)

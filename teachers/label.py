@@ -179,7 +179,7 @@ def _cut_texts(
     for kind, (_, inputs) in items.items():
         cuts = scorer.cut_texts(*_sides(inputs)) if isinstance(scorer, TokenScorer) else {}
         if isinstance(scorer, Scorer):
-            texts = (inputs.queries, inputs.documents) if isinstance(inputs, Pairs) else (inputs.texts,)
+            texts = _read_texts(inputs)
             room = scorer.max_length - scorer.n_template_tokens
             cuts = {"": sample_cut_texts(scorer.tokenizer, *texts, max_length=room)}
         for side, cut in cuts.items():
@@ -193,9 +193,14 @@ def _say_what_it_cannot_read(
     name: str, scorer: Scorer | TokenScorer, items: Mapping[SignalKind, tuple[np.ndarray, Pairs | _Texts]]
 ) -> None:
     """Warn of a script that the teacher's tokenizer does not know: its signals for such texts mean little."""
-    texts = [text for _, inputs in items.values() for side in _sides(inputs) for text in side]
+    texts = [text for _, inputs in items.values() for side in _read_texts(inputs) for text in side]
     for finding in check_tokens(f"teacher {name}", scorer.tokenizer, texts):
         log.warning("%s", finding.line)
+
+
+def _read_texts(inputs: Pairs | _Texts) -> tuple[Sequence[str], ...]:
+    """Return the queries and documents of pairs, or single texts, as they are; `_sides` removes repeats."""
+    return (inputs.queries, inputs.documents) if isinstance(inputs, Pairs) else (inputs.texts,)
 
 
 def _sides(inputs: Pairs | _Texts) -> tuple[list[str], list[str]]:

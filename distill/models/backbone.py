@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, revision
+from distill.files.trust import read_json
 from distill.recipe.schema import FreshBackbone, LayerChoice, Recipe, TeacherBackbone
 from distill.wording import counted
 
@@ -289,8 +290,8 @@ def _stated_layers(backbone: Any) -> int | None:
     folder = Path(resolve_name(backbone))
     places = [folder, *sorted(folder.glob("0_*"))] if folder.is_dir() else []
     config = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
-    content: Any = None
-    with suppress(OSError, ValueError):  # whoever opens the model says what is wrong with it
-        content = None if config is None else json.loads(config.read_text(encoding="utf-8"))
-    n_layers = content.get("num_hidden_layers", content.get("n_layers")) if isinstance(content, dict) else None
+    content: Mapping[str, Any] = {}
+    with suppress(OSError, BadInput):  # whoever opens the model says what is wrong with it
+        content = {} if config is None else read_json(config)
+    n_layers = content.get("num_hidden_layers", content.get("n_layers"))
     return n_layers if isinstance(n_layers, int) else None
