@@ -25,7 +25,7 @@ __all__ = [
     "missing_package",
 ]
 
-_FROM = re.compile(r"Exception from \S+:\d+: ")  # the place in OpenVINO's own source
+_FROM = re.compile(r"Exception from \S+:\d+: |Check '.{1,120}?' failed at \S+:\d+: ")  # places in OpenVINO's source
 _LONGEST = 300
 _OURS = ("distill", "recipes", "students", "teachers")
 _EXTRAS = {
@@ -59,6 +59,10 @@ class BadInput(MatchDistillError):
     """A recipe, file, column, label or model folder that cannot be used; exit code 2."""
 
     exit_code = 2
+
+
+class CannotLoad(BadInput):
+    """A library could not read a model's files; the message has the library's words."""
 
 
 class JobFailed(MatchDistillError):
@@ -101,7 +105,7 @@ def missing_package(error: ImportError) -> BadInput | None:
 def loading(name: str) -> Iterator[None]:
     """Turn any error of a loader into a `BadInput` that names the model.
 
-    :raises BadInput: for any exception of the loader
+    :raises BadInput: for any exception of the loader; :class:`CannotLoad` where the folder exists
     """
     try:
         yield
@@ -124,4 +128,4 @@ def loading(name: str) -> Iterator[None]:
                 f"{name} is no folder here, and cannot be loaded from the hub: {reason}; "
                 "name a folder that exists, or check the name and the network"
             ) from None
-        raise BadInput(f"{name} cannot be loaded: {reason}; copy the folder again or rebuild it") from None
+        raise CannotLoad(f"{name} cannot be loaded: {reason}; copy the folder again or rebuild it") from None

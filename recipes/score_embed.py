@@ -83,7 +83,7 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
             results = [result_of(scores).tolist() for _, result_of in columns.values()]
             for row, *values in zip(rows, *results, strict=True):
                 write([row + 1, *values])
-    print(f"{counted(len(reader), 'pair')} → {output.path}  ({scorer!r})", file=sys.stderr)
+    _say_result(f"{counted(len(reader), 'pair')} → {output.path}", scorer)
 
 
 def embed_file(
@@ -129,7 +129,15 @@ def embed_file(
             for _ in vectors:
                 pass
             take_file(stored.path, temporary)
-    print(f"{counted(len(reader), 'text')} → {output.path}, {width} numbers each  ({scorer!r})", file=sys.stderr)
+    _say_result(f"{counted(len(reader), 'text')} → {output.path}, {width} numbers each", scorer)
+
+
+def _say_result(written: str, scorer: PairScorer) -> None:
+    """Print to stderr what was written, and how many texts were longer than the model reads."""
+    cut = scorer.cut_line() if isinstance(scorer, Scorer) else None
+    if cut is not None:
+        print(cut, file=sys.stderr)
+    print(f"{written}  ({scorer!r})", file=sys.stderr)
 
 
 def _say_unless_trained_at(width: int, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Checks, before a student is trained, whether it can learn from these pairs, teachers and cached signals.
 
-The pairs are always checked. Finished teachers score a few hundred validation pairs. Cached signals are compared with
+The pairs are always checked. Finished and frozen teachers score a few hundred validation pairs. Cached signals are compared with
 the teacher's current scores. Nothing is trained, and nothing is written into the run.
 """
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ from distill.files.artefact import read_card, write_json
 from distill.files.outputs import output_folder
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
-from distill.models.modeling import load_model
+from distill.models.modeling import load_model, save_model
+from distill.models.prompts import folder_prompts
 from distill.recipe.schema import AnyTeacher, Labels, Recipe, Teacher, TokenTeacher
 from distill.run import Run
 from distill.runtime.opening import load
@@ -49,6 +51,7 @@ from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
+from distill.training.building import model_builder
 from teachers.black_boxes import check_black_box
 from teachers.disagreement import Disagreement, find_disagreement, write_disagreement
 
@@ -192,15 +195,23 @@ _ScoredTeacher = tuple[
 
 
 def _score_with_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _ScoredTeacher:
-    """Let a trained or frozen model score the pairs."""
-    about, folder = f"teacher {name}", run.teacher(name)
-    if read_card(folder) is None:
-        return None, None, [_not_there_yet(run, name)]
+    """Let a trained or frozen model score the pairs; a frozen one is opened even if train-teacher has not copied it."""
     try:
-        scorer = load(folder, runtime="torch", max_length=teacher.max_length)
-        scores = scorer.score(pairs.queries, pairs.documents)
+        if read_card(run.teacher(name)) is not None:
+            return _score_with_folder(run, name, teacher, pairs, run.teacher(name))
+        if not (teacher.frozen and isinstance(teacher.backbone, str)):
+            return None, None, [_not_there_yet(run, name)]
+        with TemporaryDirectory(prefix="matchdistill-doctor-") as temporary:
+            folder = Path(temporary) / "teacher"
+            save_model(model_builder(run, teacher)(), folder)
+            return _score_with_folder(run, name, teacher, pairs, folder)
     except MatchDistillError as problem:
-        return None, None, [Finding("problem", "teacher", about, str(problem))]
+        return None, None, [Finding("problem", "teacher", f"teacher {name}", str(problem))]
+
+
+def _score_with_folder(run: Run, name: str, teacher: Teacher, pairs: Pairs, folder: Path) -> _ScoredTeacher:
+    scorer = load(folder, runtime="torch", max_length=teacher.max_length)
+    scores = scorer.score(pairs.queries, pairs.documents)
     return scorer, scores, list(_reading(run, name, teacher, scorer))
 
 
@@ -243,7 +254,7 @@ def _reading(run: Run, name: str, teacher: Teacher, scorer: Scorer) -> Iterator[
     """Yield findings on how a teacher reads its texts: prompts, unknown tokens, and texts that are too long."""
     about, train = f"teacher {name}", run.split.train
     if teacher.model_kind == "bi_encoder":
-        yield from check_prompts(about, str(teacher.backbone), run.teacher_prompts(name))
+        yield from check_prompts(about, str(teacher.backbone), folder_prompts(scorer.path))
     yield from check_tokens(about, scorer.tokenizer, list(dict.fromkeys([*train.queries, *train.documents])))
     sides = (train.queries, train.documents)
     texts = sides if teacher.model_kind == "cross_encoder" else ([*train.queries, *train.documents],)

@@ -70,6 +70,8 @@ def bench_folders(
     """
     check_local_scorers(folders)
     rows = _rows(folders, measuring.threads or (measuring.settings.threads,))
+    for folder in folders[1:]:
+        open_scorer(folder, n_threads=rows[0].threads)  # refused before the first one has scored all pairs
     scored = {row.name: _scored(row, pairs) for row in rows}
     speed = measure_rows(rows, pairs, measuring.settings, seed=_SEED, load=measuring.load)
     measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}

@@ -262,7 +262,7 @@ def check_unchanged(folder: Path) -> None:
     now = revision(folder)
     if now != card.revision:
         raise BadInput(
-            f"{folder} is not what was made: its files are of revision {now}, {CARD} states {card.revision}; copy it again or rebuild it, "
+            f"{folder} was changed or damaged after it was made: its files are of revision {now}, {CARD} states {card.revision}; copy it again or rebuild it, "
             f"or remove {CARD} where you changed it on purpose"
         )
 

@@ -14,6 +14,7 @@ limits or strata retrieves and scores nothing again.
 import io
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.data.splitting import text_key
 from distill.data.table_writing import table_writer
-from distill.errors import BadInput, JobFailed
+from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_file, write_json
 from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder, make_folder
@@ -32,6 +33,7 @@ from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates
 from distill.mining.retrieval import Bm25, Terms, terms_of
 from distill.runtime.vectors import nearest_rows
+from distill.wording import counted
 
 __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
@@ -100,6 +102,10 @@ class Mined:
     counts: dict[str, Any]
 
 
+class _NothingToDraw(BadInput):
+    """No query has a candidate that the settings allow."""
+
+
 def mine(
     folder: Path,
     inputs: MiningInputs,
@@ -115,7 +121,8 @@ def mine(
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
     :param overwrite: allow an earlier folder of other settings; its stored results are reused if they fit
-    :raises BadInput: if the folder has other settings, or if limits or labels need a teacher and there is none
+    :raises BadInput: if the folder has other settings, if limits or labels need a teacher and there is none, or if
+        nothing can be drawn
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -123,10 +130,18 @@ def mine(
     )
     _check(inputs, retriever)
     check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
+    is_new = not folder.exists()
     make_folder(folder)
     with only_process(folder):
         settings_json = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
-        mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
+        try:
+            mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
+        except _NothingToDraw as error:
+            if teacher is not None:
+                raise BadInput(f"{error}; {folder} keeps the scores, --overwrite uses them for other limits") from None
+            if is_new:
+                shutil.rmtree(folder)
+            raise
         _write(folder, inputs, settings, mined, settings_json)
     return mined
 
@@ -262,11 +277,12 @@ def _mined(
             "other candidates left out as answers": _share(taken_for_answers, ~excluded & ~answers),
         }
     if not drawn.any():
-        raise JobFailed(
-            f"no candidate is left for any of {len(queries)} queries: of {counts['candidates found']} that were found, "
-            f"{counts['own documents and own texts left out']} are their own and {int(taken_for_answers.sum())} were taken "
-            f"for answers, {int(without_limit.sum())} queries have no positive and so no limit; change the limits or strata, or give "
-            "more documents"
+        raise _NothingToDraw(
+            f"no candidate can be drawn for any of {counted(len(queries), 'query')}: of "
+            f"{counted(counts['candidates found'], 'document')} that were found for them, {counts['own documents and own texts left out']} "
+            f"are the query's own documents or its own text, and {int(taken_for_answers.sum())} have a score at or above the limit; "
+            f"without a positive pair, and so without a limit: {counted(int(without_limit.sum()), 'query')}. Change the limits or "
+            "the strata, or give more documents"
         )
     return Mined(queries, documents, rows, scores, drawn, counts)
 

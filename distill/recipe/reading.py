@@ -4,6 +4,7 @@ All problems are reported in one error, one line per problem with its place in t
 suggests the nearest name. The recipe of an ablation and the section of a plan are read in the same way.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,15 @@ _EXPECTED = {
     "dict_type": "a section is expected, as {key: value}",
     "model_type": "a section is expected, as {key: value}",
     "model_attributes_type": "a section is expected, as {key: value}",
+    "string_type": "a text is expected",
+    "string_pattern_mismatch": "letters, digits and . _ - are accepted, and it begins with a letter or a digit",
+    "int_type": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "float_parsing": "a number is expected",
+    "bool_type": "true or false is expected",
+    "bool_parsing": "true or false is expected",
 }
 _PACKAGED = Path(__file__).parents[2] / "recipes"
 
@@ -92,7 +102,7 @@ def _truths_as_numbers(raw: Any, parsed: Any, place: str) -> Iterator[str]:
     elif isinstance(raw, bool):
         parsed_value = parsed[0] if isinstance(parsed, list | tuple) and len(parsed) == 1 else parsed
         if isinstance(parsed_value, int | float) and not isinstance(parsed_value, bool):
-            yield f"{place}: got {raw}; a number is expected, and true and false are none"
+            yield f"{place}: got {_as_yaml(raw)}; a number is expected, and true and false are none"
 
 
 def _unshared(value: Any) -> Any:
@@ -129,7 +139,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         path = packaged
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise BadInput(f"{path}: a recipe is a mapping of sections, this is {type(raw).__name__}")
+        what = {type(None): "is empty", list: "is a list", str: "is one text"}.get(type(raw), f"is {raw!r}")
+        raise BadInput(f"{path}: a recipe is a mapping of sections, this {what}")
     return raw
 
 
@@ -205,14 +216,23 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
         return text.split("\n") if not place else [f"{place}: {text}"]
     if kind == "too_short":
         return [f"{place}: {value!r} names nothing; list one at least, or leave it out"]
-    if kind in _EXPECTED:  # pydantic's own message mentions tuples, dictionaries and instances
-        representation = repr(value)
-        return [
-            f"{place}: got {representation if len(representation) <= _SHOWN else representation[:_SHOWN] + '…'}; {_EXPECTED[kind]}"
-        ]
-    if isinstance(value, Mapping | list):
+    # pydantic's own messages mention tuples, instances and regular expressions
+    expected = _EXPECTED.get(kind, problem["msg"].replace("Input should", "it should"))
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        expected += "; put a number in quotes"
+    if isinstance(value, Mapping | list) and kind not in _EXPECTED:
         return [f"{place}: {problem['msg']}"]
-    return [f"{place}: got {value!r}; {problem['msg'].replace('Input should', 'it should')}"]
+    return [f"{place}: got {_as_yaml(value)}; {expected}"]
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value as a recipe writes it, on one line and cut if it is long.
+
+    >>> _as_yaml(None), _as_yaml(True), _as_yaml("a"), _as_yaml([1, None])
+    ('null', 'true', "'a'", '[1, None]')
+    """
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _known_keys(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:

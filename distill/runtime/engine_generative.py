@@ -130,6 +130,7 @@ class GenerativeScorer(Scorer):
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             part = pairs[start : start + _PAIRS_AT_ONCE]
             lengths = self._engine.features(part)["attention_mask"].sum(1).numpy()
+            self._count_read(lengths)
             rows: list[int] = []
             for row in np.argsort(lengths, kind="stable"):  # each row is the longest of its batch so far
                 if rows and (len(rows) + 1) * int(lengths[row]) > budget:

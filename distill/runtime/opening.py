@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from distill.errors import BadInput, loading
-from distill.files.artefact import served_side
+from distill.errors import BadInput, CannotLoad, loading
+from distill.files.artefact import check_unchanged, served_side
 from distill.machine.cpu import usable_cpus
 from distill.models.files import (
     GRAPHS,
@@ -113,6 +113,14 @@ def load(
 
 def _opened(path: Path, files: ModelFiles, opening: Opening) -> Scorer:
     """Open one model; `path` is the folder that the caller named, for messages."""
+    try:
+        return _read(path, files, opening)
+    except CannotLoad:
+        check_unchanged(path)  # a damaged folder says so, not in the words of the library that stumbled over it
+        raise
+
+
+def _read(path: Path, files: ModelFiles, opening: Opening) -> Scorer:
     runtime = opening.runtime or files.held_runtime
     with loading(str(path)):
         if files.is_generative:

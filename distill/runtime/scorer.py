@@ -42,6 +42,7 @@ from distill.runtime.kept_vectors import KeptVectors
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
 from distill.runtime.vectors import OUTPUTS, Index, Output, packed, row_cosines, top_rows, truncated
+from distill.wording import counted
 
 __all__ = ["PairedScorer", "Scorer", "reporter"]
 
@@ -83,6 +84,7 @@ class Scorer:
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the side that it serves, if another model serves the other
         self.n_template_tokens = 0  # the part of max_length that a generative reranker's template takes
+        self._n_read = self._n_at_limit = 0
         self._files, self._engine, self._lock = files, engine, ForkSafeLock()
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None
@@ -116,6 +118,20 @@ class Scorer:
     def whole_width(self) -> int:
         """Dimensions of an embedding before truncation; 1 for a cross-encoder."""
         return self._engine.output_width
+
+    def cut_line(self) -> str | None:
+        """Return a sentence for a log on the texts so far that fill `max_length`, or None if there is none.
+
+        What such a text has beyond is not read. Equal texts of a call count once.
+        """
+        if not self._n_at_limit:
+            return None
+        what = "pair" if self.kind == "cross_encoder" else "text"
+        more = f" (the model can read {self._n_positions})" if self.max_length < self._n_positions else ""
+        return (
+            f"{self._n_at_limit:,} of {counted(self._n_read, f'different {what}')} reach max_length {self.max_length}{more}; "
+            "what is beyond it was not read"
+        )
 
     # -----------------------------------------------------------------------------------------------------------------
     # Embeddings
@@ -443,11 +459,16 @@ class Scorer:
                 report(len(rows))
         return out
 
+    def _count_read(self, lengths: np.ndarray) -> None:
+        self._n_read += len(lengths)
+        self._n_at_limit += int((lengths >= self.max_length).sum())
+
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
             table = self._tokens(texts[part], None if pair_texts is None else pair_texts[part])
+            self._count_read(table.lengths)
             planned = plan_batches(
                 table.lengths, batch_tokens=budget, fixed_shapes=self._engine.fixed_shapes, at_most=self._n_positions
             )
@@ -511,6 +532,11 @@ class PairedScorer(Scorer):
             yield self.encode(
                 chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
+
+    def cut_line(self) -> str | None:
+        """Return what both models say of cut texts, or None."""
+        lines = [line for line in (self.query.cut_line(), self.document.cut_line()) if line is not None]
+        return "; ".join(lines) or None
 
     @contextmanager
     def remembering(self) -> Iterator[None]:

@@ -6,6 +6,11 @@ import shutil
 
 import pytest
 
+from distill.data.pairs import Pairs
+from distill.errors import BadInput
+from distill.evaluation.compare_folders import FolderMeasuring, bench_folders
+from distill.evaluation.latency import LoadSettings
+from distill.recipe.schema import Benchmark
 from recipes.cli import main
 
 pytestmark = pytest.mark.integration
@@ -69,3 +74,14 @@ def test_bad_options_are_one_line(bert_bi, tmp_path, capsys):
         assert main(["benchmark", *arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
+
+
+def test_a_second_folder_that_cannot_be_opened_is_refused_before_anything_is_scored(bert_bi, tmp_path, monkeypatch):
+    second = shutil.copytree(bert_bi, tmp_path / "second")
+    weights = second / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    monkeypatch.setattr("distill.evaluation.compare_folders._scored", lambda *_: pytest.fail("scored"))
+    measuring = FolderMeasuring(Benchmark(), LoadSettings())
+    with pytest.raises(BadInput, match="second cannot be loaded"):
+        bench_folders([bert_bi, second], Pairs(["a"], ["b"], None), tmp_path / "out", measuring=measuring)
+    assert not (tmp_path / "out").exists()

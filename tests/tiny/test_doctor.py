@@ -114,9 +114,13 @@ def test_labelling_says_which_script_the_teacher_cannot_read(bert_bi, tmp_path, 
     )
 
 
-def test_a_teacher_that_is_not_there_yet_is_said(bert_bi, tmp_path):
-    run = Run(recipe(bert_bi, tmp_path / "run"))
-    assert any("not trained yet" in finding.says for finding in diagnose(run).findings)
+def test_a_teacher_that_is_not_there_yet_is_said_and_a_frozen_one_is_opened(bert_bi, tmp_path):
+    stated = recipe(bert_bi, tmp_path / "run")
+    teachers = stated.teachers
+    trained = stated.model_copy(update={"teachers": {"t": teachers["t"].model_copy(update={"frozen": False})}})
+    assert any("not trained yet" in finding.says for finding in diagnose(Run(trained)).findings)
+    of_the_teacher = {found.check for found in diagnose(Run(stated)).findings if found.about == "teacher t"}
+    assert {"unrelated to labels", "under TF-IDF", "cut texts", "signals"} <= of_the_teacher
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.errors import BadInput, JobFailed
+from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum
 from distill.mining.mine import MiningInputs, MiningSettings, mine
@@ -116,7 +116,8 @@ def test_for_a_query_without_a_positive_a_margin_says_nothing_and_nothing_is_dra
     assert {row["query"] for row in read(tmp_path / "wide") if row["kind"] != "given"} == set(QUERIES[::2])
     assert counts("both", margin=-1.0, max_score=1.0)[told] == 0
     none = MiningInputs(replace(half, labels=np.zeros(10, dtype=np.float32)))
-    with pytest.raises(JobFailed, match="0 were taken for answers, 10 queries have no positive and so no limit"):
+    unlimited = "without a positive pair, and so without a limit: 10 queries.* keeps the scores"
+    with pytest.raises(BadInput, match=unlimited):
         mine(tmp_path / "none", none, replace(ALL, false_negatives=FalseNegatives(margin=-1.0)), teacher=teacher)
 
 
@@ -266,10 +267,15 @@ class TestWhatANewcomerFound:
     def test_nothing_left_is_an_error(self, tmp_path, bi):
         none = MiningSettings(depth=10, strata=ALL.strata, false_negatives=FalseNegatives(max_score=0.0))
         with pytest.raises(
-            JobFailed, match=r"no candidate is left for any of 10 queries: of 100 that were found, 10 are"
+            BadInput, match=r"no candidate can be drawn for any of 10 queries: of 100 documents .* 10 are"
         ):
             mine(tmp_path / "out", MiningInputs(PAIRS), none, retriever=CachedScorer(bi, tmp_path / "s"))
         assert not (tmp_path / "out" / "pairs.jsonl").exists()
+
+    def test_nothing_left_of_quick_work_leaves_no_folder(self, tmp_path):
+        with pytest.raises(BadInput, match="no candidate can be drawn for any of 1 query"):
+            mine(tmp_path / "out", MiningInputs(PAIRS.select([0])), ALL)
+        assert not (tmp_path / "out").exists()
 
     def test_a_text_of_two_clusters_is_refused_and_an_empty_name_is_not_known(self, tmp_path):
         with pytest.raises(BadInput, match=r"is of the clusters 'python developer' and 'other'; a text has one"):

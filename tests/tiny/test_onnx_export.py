@@ -497,7 +497,7 @@ def test_the_command_and_what_it_refuses(exports, tmp_path, capsys, monkeypatch)
     damaged = shutil.copytree(source, tmp_path / "damaged")
     (damaged / "config.json").write_text("{}")
     assert main(["layout", str(damaged), str(tmp_path / "other"), "--for", "fastembed"]) == 2
-    assert "is not what was made" in capsys.readouterr().err
+    assert "was changed or damaged after it was made" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
+from distill.files.artefact import Artefact, write_card
 from distill.machine.cpu import usable_cpus
 from distill.runtime.buckets import _CALL_TOKENS, padded_length, plan_batches
 from distill.runtime.opening import load
@@ -65,6 +66,30 @@ def test_truncation_is_that_of_stock(bert_bi, length):
     stock = SentenceTransformer(str(bert_bi), device="cpu")
     stock.max_seq_length = length
     np.testing.assert_allclose(load(bert_bi, max_length=length).encode(TEXTS), stock.encode(TEXTS), atol=1e-5)
+
+
+def test_what_fills_max_length_is_counted(bert_bi, bert_cross):
+    scorer = load(bert_bi, max_length=8)
+    assert scorer.cut_line() is None
+    scorer.encode(["a", "a", "b"])
+    assert scorer.cut_line() is None
+    scorer.encode(["a b c d e f g h i j k"] * 2)
+    assert scorer.cut_line().startswith("1 of 3 different texts reach max_length 8 (the model can read ")
+    pairs = load(bert_cross, max_length=8)
+    pairs.score(["a b c d e f g h", "a"], ["a b c d e f g h", "b"])
+    assert pairs.cut_line().startswith("1 of 2 different pairs reach max_length 8 ")
+
+
+def test_a_damaged_graph_is_called_so(bert_bi, tmp_path):
+    graph = shutil.copytree(bert_bi, tmp_path / "graph")
+    weights = graph / "model.safetensors"
+    write_card(graph, Artefact("bi_encoder", "student", "f"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BadInput, match="graph was changed or damaged after it was made"):
+        load(graph)
+    (graph / "artefact.json").unlink()
+    with pytest.raises(BadInput, match="graph cannot be loaded: "):
+        load(graph)
 
 
 def test_results_do_not_depend_on_the_batch(xlmr_bi):

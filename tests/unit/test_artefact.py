@@ -150,12 +150,12 @@ class TestCard:
         config = folder / "config.json"
         whole = config.read_bytes()
         config.write_bytes(b"{}")
-        with pytest.raises(BadInput, match="is not what was made: its files are of revision"):
+        with pytest.raises(BadInput, match="was changed or damaged after it was made: its files are of revision"):
             check_unchanged(folder)
         config.write_bytes(whole)
         (folder / "2_Dense").mkdir(exist_ok=True)
         (folder / "2_Dense" / "notes").touch()
-        with pytest.raises(BadInput, match="is not what was made"):
+        with pytest.raises(BadInput, match="was changed or damaged after it was made"):
             check_unchanged(folder)
         (folder / "artefact.json").unlink()
         check_unchanged(folder)  # nobody says what it should be

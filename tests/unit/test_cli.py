@@ -696,7 +696,7 @@ class TestPush:
         weights.write_bytes(weights.read_bytes()[:-1])
         code, _, err = call("push", folder, "team/model", "--dry-run")
         assert (code, len(err.splitlines())) == (2, 1)
-        assert "is not what was made: its files are of revision" in err
+        assert "was changed or damaged after it was made: its files are of revision" in err
 
 
 class TestData:

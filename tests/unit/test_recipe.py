@@ -130,10 +130,10 @@ class TestValues:
         assert recipe.training.learning_rate == 0.0001
 
     def test_yaml_turns_no_into_false_which_is_not_a_precision(self, tmp_path):
-        assert problems(tmp_path, ["training.precision=no"])[0].startswith("training.precision: got False;")
+        assert problems(tmp_path, ["training.precision=no"])[0].startswith("training.precision: got false;")
 
     def test_yaml_turns_a_bare_number_into_no_name(self, tmp_path):
-        assert problems(tmp_path, ["name=2026"]) == ["name: got 2026; it should be a valid string"]
+        assert problems(tmp_path, ["name=2026"]) == ["name: got 2026; a text is expected; put a number in quotes"]
 
 
 class TestTraining:
@@ -159,7 +159,7 @@ class TestTraining:
         head, _, tail = text.partition("training:\n")
         tail = "\n".join(line for line in tail.splitlines() if not line.startswith("  "))
         path = write(tmp_path, f"{head}training:\n{tail}\n")
-        with pytest.raises(BadInput, match="training: got None"):
+        with pytest.raises(BadInput, match="training: got null"):
             load_recipe(path)
 
     def test_bad_value_in_one_teacher_is_named_there(self, tmp_path):
