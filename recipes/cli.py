@@ -803,17 +803,15 @@ def prepare(
     from distill.data.resume_file import Preparation, prepare_file
     from recipes.options import names_in
 
-    print(
-        prepare_file(
-            resumes,
-            output,
-            column=column,
-            preparation=Preparation(names_in(keep) if keep else None, blind),
-            dropped=dropped,
-            overwrite=overwrite,
-        ),
-        file=sys.stderr,
+    prepared = prepare_file(
+        resumes,
+        output,
+        column=column,
+        preparation=Preparation(names_in(keep) if keep else None, blind),
+        dropped=dropped,
+        overwrite=overwrite,
     )
+    print(f"{prepared} → {output}", file=sys.stderr)
 
 
 @app.command()

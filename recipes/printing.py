@@ -308,7 +308,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
         (f"{report['algorithm']} tokens", report["n_tokens"]),
         ("parameters", report["n_parameters"]),
         ("MB on disk", report["size_mb"]),
-        ("tokens that are never given", report["unreachable"]),
+        ("tokens that no text produces", report["unreachable"]),
     ):
         print(f"{name}: {before:,} → {after:,}")
     print(

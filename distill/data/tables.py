@@ -136,8 +136,10 @@ def _near(path: Path) -> str:
         return f"; there is no folder {path.parent}"
     if not path.name.startswith("."):
         names = [name for name in names if not name.startswith(".")]  # such as our own half-written files
-    near_names = difflib.get_close_matches(path.name, names, n=_SHOWN_NAMES, cutoff=0.5)
-    return f"; near it: {', '.join(near_names)}" if near_names else ""
+    stems = [name.partition(".")[0] for name in names]  # what short names share in a suffix makes none of them near
+    near_stems = difflib.get_close_matches(path.name.partition(".")[0], stems, n=_SHOWN_NAMES, cutoff=0.7)
+    near_names = [name for near in near_stems for name, stem in zip(names, stems, strict=True) if stem == near]
+    return f"; near it: {', '.join(list(dict.fromkeys(near_names))[:_SHOWN_NAMES])}" if near_names else ""
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

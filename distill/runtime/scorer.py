@@ -73,10 +73,12 @@ class Scorer:
     ) -> None:
         self.path, self.kind = files.folder, files.kind
         if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
-            outputs = (
-                f"embeddings of {engine.output_width}" if self.kind == "bi_encoder" else "no embeddings but scores"
+            limit = (
+                f"the embeddings of {self.path} have {counted(engine.output_width, 'number')}; ask for 1 to that many"
+                if self.kind == "bi_encoder"
+                else f"{self.path} is a cross-encoder, which has no embeddings; leave it out"
             )
-            raise BadInput(f"truncate {truncate}: {self.path} gives {outputs}")
+            raise BadInput(f"truncate {truncate}: {limit}")
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)

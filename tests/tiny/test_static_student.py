@@ -269,7 +269,7 @@ class TestDimensions:
         assert np.allclose(pairs, (expected[:2] * expected[1:3]).sum(axis=1), atol=1e-5)
 
     def test_truncation_beyond_the_width_is_refused(self, built):
-        with pytest.raises(BadInput, match="truncate 33: .* gives embeddings of 32"):
+        with pytest.raises(BadInput, match="truncate 33: the embeddings of .* have 32 numbers"):
             load(built.built, truncate=33)
 
     def test_a_second_linear_layer_is_folded_into_the_first(self, built, tmp_path):

@@ -321,6 +321,7 @@ class TestReaders:
         assert "no such file; near it: pairs.tsv" in said(reader, tmp_path / "pairs.csv", tmp_path)
         (tmp_path / f".{os.getpid()}.tmp.pairs.csv").touch()  # what a command writes at this moment
         assert said(reader, tmp_path / "pairs.csv", tmp_path).endswith("near it: pairs.tsv")
+        assert said(reader, tmp_path / "x.tsv", tmp_path).endswith("no such file")  # a suffix alone is not near
         assert "there is no folder" in said(reader, tmp_path / "none" / "pairs.csv", tmp_path)
         assert "cannot be read" in said(reader, tmp_path / ("a" * 300 + ".csv"), tmp_path)
 
