@@ -48,8 +48,8 @@ __all__ = [
     "AblationRow",
     "ancestors",
     "load_ablation",
+    "low_spread_note",
     "recipe_of",
-    "squeezed",
     "stand_ins_of",
     "write_table",
 ]
@@ -314,7 +314,7 @@ class AblationRow:
     published_parameters: str | None = None
 
 
-def squeezed(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
+def low_spread_note(name: str, cell: AblationCell, others: Mapping[str, AblationCell]) -> str | None:
     """Return a note if a model beats another in the published metric but ranks clearly worse, with less spread scores.
 
     The squared error of (cos + 1)/2 rewards scores near the labels' mean. It says little about which pair is better.

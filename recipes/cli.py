@@ -739,7 +739,7 @@ def trim(
     from recipes.printing import print_trim
     from students.trim import KeptTokens, trim_folder
 
-    kept_tokens = KeptTokens.asked(coverage, size)
+    kept_tokens = KeptTokens.from_options(coverage, size)
     print_trim(trim_folder(model, target, texts, kept_tokens, changed=changed, overwrite=overwrite), as_json=as_json)
 
 

@@ -73,7 +73,7 @@ def print_index_quality(
         pairs.columns,
         label_range=(low, high),
         labelled=pairs.label_column is not None,
-        asked=pairs.asked,
+        option_names=pairs.option_names,
     )
     corpus_texts = [] if search.corpus is None else read_texts(search.corpus.source, search.corpus.column, gaps=True)
     scorer = load(model, **opening.arguments())
@@ -147,7 +147,7 @@ def bench(
     check()
     models = [Path(folder) for folder in folders]
     check_local_scorers(models)
-    file_pairs = read_pairs(pairs.source, pairs.columns, label_range=(low, high), asked=pairs.asked)
+    file_pairs = read_pairs(pairs.source, pairs.columns, label_range=(low, high), option_names=pairs.option_names)
     from distill.evaluation.compare_folders import (  # takes seconds: wrong input is refused before
         FolderMeasuring,
         bench_folders,

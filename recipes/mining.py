@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill.data.pairs import Asked, read_pairs_with_rows
+from distill.data.pairs import OptionNames, read_pairs_with_rows
 from distill.data.tables import read_text_columns, read_texts
 from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
@@ -18,7 +18,7 @@ from recipes.options import OpeningOptions, OutputPlace
 
 __all__ = ["MiningSource", "mine_file"]
 
-_OPTION_NAMES = Asked(
+_OPTION_NAMES = OptionNames(
     columns="--query-column, --document-column or --label-column (or --all-positive, where there are no labels)",
     skip="--skip-bad-rows",
     label_range="--label-range",
@@ -55,7 +55,7 @@ class MiningSource:
             label_range=self.label_range,
             skip_bad_rows=self.skip_bad_rows,
             labelled=label is not None,
-            asked=_OPTION_NAMES,
+            option_names=_OPTION_NAMES,
         )
         clusters = None
         if self.clusters is not None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.data.pairs import Asked
+from distill.data.pairs import OptionNames
 from distill.errors import BadInput
 from distill.ray.cluster import Actors
 from distill.recipe.schema import Columns
@@ -100,10 +100,10 @@ class LabelledFile:
         return Columns(query=self.query_column, document=self.document_column, label=label)
 
     @property
-    def asked(self) -> Asked:
+    def option_names(self) -> OptionNames:
         """What messages tell the reader to set."""
         columns = "--query-column, --document-column or --label-column"
-        return Asked(columns=columns, skip=None, label_range="--label-range")
+        return OptionNames(columns=columns, skip=None, label_range="--label-range")
 
 
 @dataclass(frozen=True)

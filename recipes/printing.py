@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.data.tokens import MANY_UNKNOWN
 from distill.errors import GateFailed
 from distill.wording import counted
 
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 _WIDEST = 10_000  # of a table, in characters
-_MANY_UNKNOWN = 0.02  # share of the tokens of a source, as the doctor has it
 
 
 def print_tuned(result: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ def print_trim(report: Mapping[str, Any], *, as_json: bool) -> None:
         )
     print_table(columns, rows)
     for name, counts in report["sources"].items():
-        if counts["unknown"][0] > _MANY_UNKNOWN:
+        if counts["unknown"][0] > MANY_UNKNOWN:
             print(
                 f"{name}: {counts['unknown'][0]:.0%} of its tokens are unknown to the model, trimmed or not: it cannot read them."
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.data.pairs import Asked, PairReader, Pairs, batched
+from distill.data.pairs import OptionNames, PairReader, Pairs, batched
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.text_blocks import TextReader
 from distill.files.artefact import content_files, read_card, revision, versions
@@ -44,9 +44,9 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
-    option_names = Asked(columns="--query-column or --document-column", skip="--skip-bad-rows")
+    option_names = OptionNames(columns="--query-column or --document-column", skip="--skip-bad-rows")
     reader = PairReader(
-        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, asked=option_names
+        pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, option_names=option_names
     ).checked()
     scorer = open_scorer(
         model,

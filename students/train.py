@@ -80,7 +80,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     student, is_control = run.student_section, name.startswith("control")
     sources: dict[str, SignalSource] = {teacher: signal_source(run, teacher) for teacher in objectives.teachers()}
     if (match := objectives.embedding_match) is not None and match.teachers is not None:
-        sources[match.told_by] = join_teachers(match, sources)
+        sources[match.taught_by] = join_teachers(match, sources)
     mixed = {
         mixture: mix_teachers(term, sources, run.split.validation) for mixture, term in objectives.mixtures().items()
     }
@@ -90,7 +90,7 @@ def training_job(run: Run, name: str, objectives: Objectives, inputs: Mapping[st
     # embeddings of only some teachers cannot be expressed along the axes: the student's are mapped back from them
     matched = None
     if axes is not None and match is not None and not some_unread:
-        matched = AlongAxes(sources[match.told_by], axes)
+        matched = AlongAxes(sources[match.taught_by], axes)
     index = index_teacher(run)
     return Job(
         name=name,

@@ -42,7 +42,7 @@ class KeptTokens:
     """Largest number of tokens."""
 
     @classmethod
-    def asked(cls, coverage: float | None, size: int | None) -> "KeptTokens":
+    def from_options(cls, coverage: float | None, size: int | None) -> "KeptTokens":
         """Return what --coverage and --size ask for; without both, 99.9 % of the occurrences are kept.
 
         :raises BadInput: if both are given, or if the coverage is not a share

@@ -21,8 +21,8 @@ from distill.ablation import (
     AblationCell,
     AblationRow,
     ancestors,
+    low_spread_note,
     recipe_of,
-    squeezed,
     stand_ins_of,
     write_table,
 )
@@ -203,7 +203,7 @@ def _with_notes(name: str, cells: dict[str, dict[str, AblationCell]]) -> dict[st
     noted = {}
     for version, cell in cells[name].items():
         others = {other: by_version[version] for other, by_version in cells.items() if version in by_version}
-        note = squeezed(name, cell, others)
+        note = low_spread_note(name, cell, others)
         noted[version] = cell if note is None else AblationCell(**{**vars(cell), "notes": (note,)})
     return noted
 

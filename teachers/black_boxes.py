@@ -18,7 +18,7 @@ from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_bla
 from distill.scorers.file_answers import read_answers
 from distill.scorers.file_rows import Item
 from distill.training.read_texts import are_read
-from teachers.asked import put_into_run
+from teachers.described import put_into_run
 from teachers.token_teachers import check_token_teacher, take_token_teacher
 
 __all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]

@@ -15,7 +15,7 @@ from distill.models.m3_heads import HEADS, find_head, read_heads, write_heads
 from distill.models.modeling import build_model, quiet, save_model, stored_file
 from distill.recipe.schema import LateInteractionTeacher, M3Teacher, TokenTeacher
 from distill.run import Run
-from teachers.asked import put_into_run
+from teachers.described import put_into_run
 
 __all__ = ["check_token_teacher", "take_token_teacher"]
 

@@ -48,8 +48,8 @@ from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, U
 from distill.wording import counted
 
 __all__ = [
-    "Asked",
     "CheckedPairs",
+    "OptionNames",
     "PairReader",
     "Pairs",
     "Split",
@@ -114,7 +114,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Asked:
+class OptionNames:
     """The settings that error messages name: those of a recipe or of a command line.
 
     :param columns: the setting that names the columns
@@ -477,13 +477,13 @@ def read_pairs(
     skip_bad_rows: bool = False,
     hub_split: str = "train",
     labelled: bool = True,
-    asked: Asked = Asked(),
+    option_names: OptionNames = OptionNames(),
 ) -> Pairs:
     """Read query, document and label columns and map labels to [0, 1].
 
     :param skip_bad_rows: leave out bad rows, and log their number and the first of them
     :param labelled: False reads pairs without labels (for scoring).
-    :param asked: the settings that messages name
+    :param option_names: the settings that messages name
     :raises BadInput: for a missing file or column, an empty file, empty texts, labels that are not numbers or out of
         range.
     """
@@ -494,7 +494,7 @@ def read_pairs(
         skip_bad_rows=skip_bad_rows,
         hub_split=hub_split,
         labelled=labelled,
-        asked=asked,
+        option_names=option_names,
     )[0]
 
 
@@ -506,10 +506,10 @@ def read_pairs_with_rows(
     skip_bad_rows: bool = False,
     hub_split: str = "train",
     labelled: bool = True,
-    asked: Asked = Asked(),
+    option_names: OptionNames = OptionNames(),
 ) -> tuple[Pairs, list[int]]:
     """Return pairs as `read_pairs` does, with the row of each in the source from 0; left-out rows are missing."""
-    reader = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, asked)
+    reader = PairReader(source, columns, label_range, skip_bad_rows, hub_split, labelled, option_names)
     problems: dict[int, str] = {}
 
     def parts() -> Iterator[Pairs]:
@@ -543,19 +543,19 @@ class PairReader:
     skip_bad_rows: bool = False
     hub_split: str = "train"
     labelled: bool = True
-    asked: Asked = Asked()
+    option_names: OptionNames = OptionNames()
 
     def blocks(self) -> Iterator[tuple[Pairs, dict[int, str]]]:
         """Yield blocks of all rows, bad ones included, and the reasons why rows are bad, by row from 0."""
         columns, start = self.columns, 0
         names = [columns.query, columns.document] + ([columns.label] if self.labelled else [])
-        for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.asked.columns):
+        for table in column_blocks(self.source, names, hub_split=self.hub_split, section=self.option_names.columns):
             documents, problems = texts_of(table[columns.document], columns.document, gaps=False)
             queries, new_problems = texts_of(table[columns.query], columns.query, gaps=False)
             problems |= new_problems
             labels = None
             if self.labelled:
-                labels, new_problems = _to_unit(table[columns.label], self.label_range, self.asked.label_range)
+                labels, new_problems = _to_unit(table[columns.label], self.label_range, self.option_names.label_range)
                 problems = new_problems | problems
             block = Pairs(queries, documents, labels)
             yield block, {start + row: problem for row, problem in problems.items()}
@@ -578,10 +578,10 @@ class PairReader:
         outside = [float(label[1]) for label in map(_OUTSIDE.match, problems.values()) if label is not None]
         if len(outside) == len(problems) and 4 * len(problems) > n_rows:  # fewer are slips
             low, high = min(*outside, self.label_range[0]), max(*outside, self.label_range[1])
-            return f"set {self.asked.label_range} to the lowest and the highest possible label, here {low:g} and {high:g} or beyond"
-        if self.asked.skip is None or 2 * len(problems) > n_rows:  # skipping them is no remedy
+            return f"set {self.option_names.label_range} to the lowest and the highest possible label, here {low:g} and {high:g} or beyond"
+        if self.option_names.skip is None or 2 * len(problems) > n_rows:  # skipping them is no remedy
             return "mend or remove them"
-        return f"mend them or set {self.asked.skip}"
+        return f"mend them or set {self.option_names.skip}"
 
     def checked(self) -> "CheckedPairs":
         """Read every row once, keeping none, so that bad rows are reported before any work.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "MANY_UNKNOWN",
     "TokenPart",
     "TokenTable",
     "bags",
@@ -31,6 +32,7 @@ __all__ = [
 
 # a Rust object has no attributes and no weak references, so a tokenizer's lock is found by the tokenizer's address
 _LOCKS = tuple(ForkSafeLock(fork_waits=True) for _ in range(64))
+MANY_UNKNOWN = 0.02  # from this share of unknown tokens on, a tokenizer does not know a text's script
 _CHUNK = 2048  # sequences per tokenizer call: enough to keep its threads busy, few enough to show progress
 
 

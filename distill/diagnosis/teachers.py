@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from distill.data.cut_texts import CutTexts
 from distill.data.scripts import rows_by_script
 from distill.data.splitting import sample
-from distill.data.tokens import tokenize
+from distill.data.tokens import MANY_UNKNOWN, tokenize
 from distill.diagnosis.findings import Finding
 from distill.metrics.measures import Estimate
 
@@ -14,7 +14,6 @@ __all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
 
 _SAMPLED, _SEED = 500, 0
 _LEAST_TEXTS = 10  # texts of a script; with fewer, a share of unknown tokens is not reliable
-_UNKNOWN = 0.02  # share of unknown tokens
 _LETTERS = 1.3  # tokens per character: above it, the tokenizer splits the letters of the script into parts
 _CUT, _LOST = 0.25, 0.1  # share of texts that are cut; share of the limit that they lose
 # from the model cards: the prompts that a family expects before queries and documents
@@ -62,7 +61,7 @@ def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Fi
         tokens_per_character = len(ids) / n_characters
         numbers = {"unknown": share, "tokens_per_character": tokens_per_character, "texts": len(script_texts)}
         name = script.lower()
-        if share > _UNKNOWN:
+        if share > MANY_UNKNOWN:
             message = f"{share:.0%} of the tokens of {len(script_texts)} texts in {name} are unknown to its tokenizer"
             found.append(Finding("problem", "language", about, message, "take a teacher of this language", numbers))
         elif tokens_per_character > _LETTERS:

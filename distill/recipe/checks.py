@@ -110,7 +110,7 @@ def _heir_problems(recipe: Recipe) -> list[str]:
     if not heirs and recipe.objectives != type(recipe.objectives)():
         problems.append("objectives: every stage has objectives of its own; leave them out here, or there")
     student = recipe.student
-    indexes = {own.objectives.embedding_match.told_by for own in recipe.in_stages if own.objectives.embedding_match}
+    indexes = {own.objectives.embedding_match.taught_by for own in recipe.in_stages if own.objectives.embedding_match}
     if student is not None and student.asymmetric is not None and len(indexes) > 1:
         problems.append(
             "stages: an asymmetric student has one index; name the same teacher in embedding_match of all stages"

@@ -271,10 +271,10 @@ class ScoreTerm(Term):
         return tuple(sorted(self.teachers, key=lambda name: -(self.teachers or {})[name]))
 
     @property
-    def told_by(self) -> str | None:
+    def taught_by(self) -> str | None:
         """The name under which the scores are cached: the teacher's, or the mixture's. None if the labels are learned.
 
-        >>> ScoreMatch(teachers={"a": 0.7, "b": 0.3}).told_by
+        >>> ScoreMatch(teachers={"a": 0.7, "b": 0.3}).taught_by
         'a 0.7 + b 0.3 (fixed, platt)'
         """
         if self.teachers is None:
@@ -389,10 +389,10 @@ class EmbeddingMatch(Term):
         return tuple(sorted(self.shares, key=lambda name: -self.shares[name]))
 
     @property
-    def told_by(self) -> str:
+    def taught_by(self) -> str:
         """The teacher's name, or the name of the combination of several teachers.
 
-        >>> EmbeddingMatch(teachers={"a": 3, "b": 1}).told_by
+        >>> EmbeddingMatch(teachers={"a": 3, "b": 1}).taught_by
         'a 3 & b 1 (concatenate)'
         """
         if self.teachers is None:
@@ -414,7 +414,7 @@ class ListTerm(ScoreTerm):
     @property
     def compares_teacher_logits(self) -> bool:
         """Whether the teacher's logits are compared, so that a bi-encoder teacher's cosines need a scale."""
-        return self.told_by is not None
+        return self.taught_by is not None
 
 
 class ListNet(ListTerm):
@@ -436,7 +436,7 @@ class _Pairwise(ListTerm):
     @property
     def is_soft(self) -> bool:
         """Whether the targets are probabilities."""
-        return self.targets == "soft" or (self.targets is None and self.told_by is not None)
+        return self.targets == "soft" or (self.targets is None and self.taught_by is not None)
 
 
 class RankNet(_Pairwise):
@@ -707,13 +707,13 @@ class Objectives(Section):
         return {
             name: term
             for name, term in self.terms().items()
-            if isinstance(term, Labels) or (isinstance(term, ordered) and term.told_by is None)
+            if isinstance(term, Labels) or (isinstance(term, ordered) and term.taught_by is None)
         }
 
     def mixtures(self) -> dict[str, ScoreTerm]:
         """Return one term for each mixture of teachers, by the name under which the mixture's scores are cached."""
         terms = [term for term in self.terms().values() if isinstance(term, ScoreTerm) and term.teachers is not None]
-        return {str(term.told_by): term for term in terms}
+        return {str(term.taught_by): term for term in terms}
 
     @property
     def live_teachers(self) -> list[str]:

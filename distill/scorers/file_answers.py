@@ -103,8 +103,8 @@ class _Found:
     values: list[np.ndarray] = field(default_factory=list)
     exact: dict[int, int] = field(default_factory=dict)
     folded: dict[int, int] = field(default_factory=dict)
-    torn: dict[int, None] = field(default_factory=dict)  # items whose exact text has different answers
-    torn_folded: set[int] = field(default_factory=set)
+    contradicted: dict[int, None] = field(default_factory=dict)  # items whose exact text has different answers
+    contradicted_folded: set[int] = field(default_factory=set)
     n_repeats: int = 0
 
     @classmethod
@@ -126,10 +126,10 @@ class _Found:
             if number is not None:
                 self.n_repeats += number in self.exact
                 if not self._keep(self.exact, number, value):
-                    self.torn[number] = None
+                    self.contradicted[number] = None
             for other_number in self.by_key.get(_key(item), ()):
                 if other_number != number and not self._keep(self.folded, other_number, value):
-                    self.torn_folded.add(other_number)
+                    self.contradicted_folded.add(other_number)
 
     def _keep(self, rows: dict[int, int], number: int, value: np.ndarray) -> bool:
         """Keep the first answer; return False if this one differs from it."""
@@ -145,11 +145,11 @@ class _Found:
         :raises BadInput: if an item has different answers
         """
         folded = {number: row for number, row in self.folded.items() if number not in self.exact}
-        contradicted = [*self.torn, *(number for number in folded if number in self.torn_folded)]
-        if contradicted:
-            example = shown_item(self.items[contradicted[0]])
+        unclear = [*self.contradicted, *(number for number in folded if number in self.contradicted_folded)]
+        if unclear:
+            example = shown_item(self.items[unclear[0]])
             raise BadInput(
-                f"{where}: {counted(len(contradicted), 'item')} of {len(self.items):,} stand there several times with different answers, "
+                f"{where}: {counted(len(unclear), 'item')} of {len(self.items):,} stand there several times with different answers, "
                 f"as {example}; leave one of each"
             )
         if self.n_repeats:

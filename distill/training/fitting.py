@@ -184,13 +184,13 @@ def _pairs(run: Run, job: Job) -> Pairs:
 
 def _attach_signals(trainset: TrainSet, pairs: Pairs, job: Job) -> None:
     terms = [term for term in job.objectives.terms().values() if isinstance(term, ScoreTerm)]
-    teacher_names = dict.fromkeys(term.told_by for term in terms if term.told_by is not None)
+    teacher_names = dict.fromkeys(term.taught_by for term in terms if term.taught_by is not None)
     trainset.teacher_scores = {name: job.sources[name].scores(pairs.queries, pairs.documents) for name in teacher_names}
     match, labels = job.objectives.embedding_match, job.objectives.labels
     trainset.some_unread = job.some_unread
     _say_what_is_read(trainset, job)
     if match is not None:
-        source = job.matched or job.sources[match.told_by]
+        source = job.matched or job.sources[match.taught_by]
         trainset.embeddings = source.embeddings(trainset.teacher_texts, trainset.roles)
     relation_teachers = {term.teacher for term in job.objectives.terms().values() if isinstance(term, RelationTerm)}
     for name in sorted(relation_teachers):

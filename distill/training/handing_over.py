@@ -90,7 +90,7 @@ def _meaning(name: str, objectives: Objectives) -> Any:
     """Return the settings that determine a parameter's meaning."""
     match = objectives.embedding_match
     if name == "projection" and match is not None:
-        return match.told_by
+        return match.taught_by
     if name.startswith("hidden_"):
         return sorted(objectives.live_teachers)
     return objectives.logit_scale

@@ -162,7 +162,7 @@ def _check_facts(
     where = f"{name}: {field} ({term.loss})" if isinstance(term, ScoreMatch) else f"{name}: {field}"
     if isinstance(term, Labels):
         _check_labels(name, facts, term, global_batch)
-    elif isinstance(term, ListTerm | CoSent) and term.told_by is None:
+    elif isinstance(term, ListTerm | CoSent) and term.taught_by is None:
         _check_differing(where, facts.labels)
         if isinstance(term, ListTerm):
             _check_ordered(where, facts.labels, facts.unit_pairs)
@@ -175,12 +175,12 @@ def _check_facts(
 def _check_signals(where: str, units: "TrainSet", term: "Term", global_batch: int) -> None:
     """Check the teachers' signals."""
     if isinstance(term, ScoreMatch | MarginMatch | ListTerm | CoSent):
-        if term.told_by is not None:
+        if term.taught_by is not None:
             prefix = f"{where} ({term.loss})" if isinstance(term, ScoreMatch) else where
-            _check_scores(prefix, units, term.told_by, by_group=compares_candidates(term))
+            _check_scores(prefix, units, term.taught_by, by_group=compares_candidates(term))
     elif isinstance(term, EmbeddingMatch):
         if units.embeddings is not None:
-            _check_embeddings(where, units, term.told_by, units.embeddings)
+            _check_embeddings(where, units, term.taught_by, units.embeddings)
     elif isinstance(term, RelationTerm):
         _check_relations(where, units, term, global_batch)
     elif isinstance(term, Labels) and term.guide is not None and units.guide is not None:

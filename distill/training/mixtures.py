@@ -153,7 +153,7 @@ def mix_teachers(term: ScoreTerm, sources: Mapping[str, SignalSource], validatio
     :param sources: the teachers' signals, including those of the validation pairs
     :raises JobFailed: if a teacher's scores do not increase with the labels
     """
-    check_mixtures({str(term.told_by): term}, validation)
+    check_mixtures({str(term.taught_by): term}, validation)
     pairs, mixing = validation.labelled(), term.how_mixed
     assert term.teachers is not None and pairs.labels is not None
     labels = pairs.labels.astype(np.float64)

@@ -110,11 +110,11 @@ def basis_of(term: Term) -> Basis:
     if isinstance(term, ScoreMatch):
         return "groups" if term.loss == "kl" else "pairs"
     if isinstance(term, ListTerm):
-        return "ordered" if term.told_by is None else "groups"
+        return "ordered" if term.taught_by is None else "groups"
     if isinstance(term, LayerTerm):
         return "tokens"
     if isinstance(term, CoSent):
-        return "labelled" if term.told_by is None else "pairs"
+        return "labelled" if term.taught_by is None else "pairs"
     return "groups" if isinstance(term, MarginMatch) else "texts"
 
 
@@ -184,7 +184,7 @@ def _labels(term: Labels, seen: Seen) -> Tensor | None:
 
 
 def _score_match(term: ScoreMatch, seen: Seen) -> Tensor | None:
-    batch, teacher, temperature = seen.batch, str(term.told_by), term.temperature
+    batch, teacher, temperature = seen.batch, str(term.taught_by), term.temperature
     if not len(batch.slots if term.loss == "kl" else seen.scores):
         return None
     if term.loss == "kl":
@@ -206,8 +206,8 @@ def _cosent(term: CoSent, seen: Seen) -> Tensor | None:
     batch, scale = seen.batch, term.scale or _COSENT_SCALE[seen.kind]
     if not len(seen.scores):
         return None
-    if term.told_by is not None:
-        loss = losses.cosent(seen.scores, batch.teacher_scores[term.told_by], scale)
+    if term.taught_by is not None:
+        loss = losses.cosent(seen.scores, batch.teacher_scores[term.taught_by], scale)
         return term.weight * batch.share["pairs"] * loss
     if batch.labels is None:
         return None
@@ -224,7 +224,7 @@ def _margin_mse(term: MarginMatch, seen: Seen) -> Tensor | None:
     batch = seen.batch
     if not len(batch.slots):
         return None
-    teacher = seen.teacher_logits(str(term.told_by))
+    teacher = seen.teacher_logits(str(term.taught_by))
     loss = losses.margin_mse(seen.logits[batch.slots], teacher[batch.slots], batch.slot_mask)
     return term.weight * batch.share["groups"] * loss
 
@@ -234,9 +234,9 @@ def _list(term: ListTerm, seen: Seen) -> Tensor | None:
     batch, mask = seen.batch, seen.batch.slot_mask
     if not len(batch.slots):
         return None
-    if term.told_by is not None:
-        student, targets = seen.logits[batch.slots], seen.teacher_logits(term.told_by)[batch.slots]
-        relevance = seen.teacher_unit(term.told_by)[batch.slots]
+    if term.taught_by is not None:
+        student, targets = seen.logits[batch.slots], seen.teacher_logits(term.taught_by)[batch.slots]
+        relevance = seen.teacher_unit(term.taught_by)[batch.slots]
         return term.weight * batch.share["groups"] * _list_loss(term, student, targets, relevance, mask)
     if batch.labels is None:
         return None

@@ -563,7 +563,7 @@ def test_the_doctor_asks_them(m3_source, late_source, tmp_path):
     assert not [finding for finding in found if finding.level == "problem" and "same" in finding.line]
 
 
-def told_by(scorers, path):
+def taught_by(scorers, path):
     """Write the tests' pairs with labels that both teachers have a part in: a mixture is fitted to labels that scores rise with."""
     from distill.data.pairs import read_pairs
     from distill.recipe.schema import Columns
@@ -582,7 +582,7 @@ def told_by(scorers, path):
 def test_a_student_of_both_and_the_report(m3_source, late_source, scorers, tmp_path):
     from recipes._stages import every_stage
 
-    told = told_by(scorers, tmp_path / "told.tsv")
+    told = taught_by(scorers, tmp_path / "told.tsv")
     run = learned(tmp_path, m3_source, late_source, data={"train": told}, benchmark={"teachers": ["m3"]})
     for stage in every_stage():
         stage(run)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from distill.ablation import AblationCell, AblationRow, load_ablation, recipe_of, squeezed, stand_ins_of, write_table
+from distill.ablation import (
+    AblationCell,
+    AblationRow,
+    load_ablation,
+    low_spread_note,
+    recipe_of,
+    stand_ins_of,
+    write_table,
+)
 from distill.errors import BadInput
 from distill.metrics.measures import Estimate
 from tests.conftest import ROOT
@@ -108,17 +116,17 @@ class TestRecipe:
 class TestNote:
     def test_a_model_that_wins_by_squeezing_is_named(self):
         cells = {"flat": cell(0.20, 0.60, 0.05), "sharp": cell(0.24, 0.90, 0.25)}
-        assert "ranks worse (ROC-AUC 0.600 against 0.900)" in squeezed("flat", cells["flat"], cells)
-        assert squeezed("sharp", cells["sharp"], cells) is None
+        assert "ranks worse (ROC-AUC 0.600 against 0.900)" in low_spread_note("flat", cells["flat"], cells)
+        assert low_spread_note("sharp", cells["sharp"], cells) is None
 
     def test_one_that_is_better_in_both_is_not(self):
         cells = {"good": cell(0.10, 0.95, 0.30), "bad": cell(0.24, 0.60, 0.10)}
-        assert squeezed("good", cells["good"], cells) is None
+        assert low_spread_note("good", cells["good"], cells) is None
 
     def test_a_row_that_was_not_run_says_nothing(self):
         cells = {"flat": cell(0.20, 0.60, 0.05), "gone": AblationCell({}, problem="no network")}
-        assert squeezed("flat", cells["flat"], cells) is None
-        assert squeezed("gone", cells["gone"], cells) is None
+        assert low_spread_note("flat", cells["flat"], cells) is None
+        assert low_spread_note("gone", cells["gone"], cells) is None
 
 
 class TestTable:

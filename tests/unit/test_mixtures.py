@@ -116,15 +116,15 @@ def test_a_mixture_has_no_embeddings():
 
 
 def test_a_term_names_one_teacher_or_several():
-    assert ScoreMatch(teacher="a").told_by == "a" and ScoreMatch(teacher="a").named == ("a",)
+    assert ScoreMatch(teacher="a").taught_by == "a" and ScoreMatch(teacher="a").named == ("a",)
     several = ScoreMatch(teachers={"a": 0.3, "b": 0.7})
-    assert several.told_by == "a 0.3 + b 0.7 (fixed, platt)" and several.named == ("b", "a")
+    assert several.taught_by == "a 0.3 + b 0.7 (fixed, platt)" and several.named == ("b", "a")
     assert list(several.needs()) == [("b", "scores"), ("a", "scores")]
-    assert ListNet().told_by is None and CoSent(teachers={"a": 1, "b": 1}).told_by == "a 1 + b 1 (fixed, platt)"
+    assert ListNet().taught_by is None and CoSent(teachers={"a": 1, "b": 1}).taught_by == "a 1 + b 1 (fixed, platt)"
     objectives = Objectives(
         score_match=several, listnet=ListNet(teachers={"a": 0.3, "b": 0.7}), cosent=CoSent(teacher="c")
     )
-    assert list(objectives.mixtures()) == [several.told_by] and objectives.mixed_teachers == {"a", "b"}
+    assert list(objectives.mixtures()) == [several.taught_by] and objectives.mixed_teachers == {"a", "b"}
     assert objectives.primary_teacher == "b" and objectives.from_teachers
     assert objectives.teachers() == {"a": {"scores"}, "b": {"scores"}, "c": {"scores"}}
 
