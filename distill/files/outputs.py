@@ -27,7 +27,7 @@ _BESIDE_CONFIG = (
     "*.xml",
     "tokenizer*.json",
 )
-_STREAMS = ("/dev/", "/proc/")
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # /dev/shm is a folder like any other
 
 
 @contextmanager

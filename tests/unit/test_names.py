@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 
 from tests.conftest import ROOT
 from tests.unit.test_imports import FILES, tree_of
@@ -15,14 +16,17 @@ SHARED = {
 }
 
 
+@cache
 def public_names(name):
     """Return the functions, classes and constants that a module defines; what it imports is not its own."""
+    found = []
     for node in tree_of(name).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
+            found.append(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+            found += [target.id for target in targets if isinstance(target, ast.Name)]
+    return found
 
 
 def test_a_public_name_is_defined_in_one_module():

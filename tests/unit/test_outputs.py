@@ -4,13 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from distill.errors import BadInput
-from distill.files.outputs import check_output_folder, output_file, output_folder
+from distill.files.outputs import check_output_folder, is_stream, output_file, output_folder
 from tests.conftest import ROOT
 
 
@@ -31,6 +32,15 @@ class TestFile:
         write(tmp_path / "out.tsv")
         assert (tmp_path / "out.tsv").read_text() == "new"
         assert os.listdir(tmp_path) == ["out.tsv"]
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no folder in memory here")
+    def test_in_memory_stays_like_any_other(self):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            target = Path(folder) / "out.tsv"
+            target.write_text("mine")
+            with pytest.raises(BadInput, match="would be lost"):
+                write(target)
+            assert not is_stream(target) and is_stream(Path("/dev/null"))
 
     def test_of_the_user_stays_unless_told(self, tmp_path):
         target = tmp_path / "out.tsv"

@@ -99,7 +99,7 @@ def as_it_is():
 class TestForms:
     @pytest.mark.integration
     def test_blinding_and_sections_are_the_same(self, form, as_it_is):
-        for text in TEXTS:
+        for text in TEXTS[FORMS.index(form) % 3 :: 3]:  # each text in a third of the forms
             pieces = form(text)
             if "".join(pieces) != text:
                 assert (taken(text, pieces), kinds(text, pieces)) == as_it_is[text], text

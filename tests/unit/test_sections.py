@@ -421,7 +421,10 @@ class TestTime:
     """A guard against patterns that back-track: a text takes well under a second here, a catastrophe hours."""
 
     @pytest.mark.integration
-    @pytest.mark.parametrize("name", PATHOLOGICAL)
+    @pytest.mark.parametrize(
+        "name",
+        [name if i % 6 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(PATHOLOGICAL)],
+    )
     def test_a_long_text_takes_linear_time(self, name):
         if sys.gettrace() is not None:
             pytest.skip("lines are being counted, which takes most of the time")
