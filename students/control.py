@@ -1,4 +1,4 @@
-"""The control: the best student that labels alone can train, so that student − control is the gain from the teacher.
+"""The control: a student trained on labels alone, so that student − control is the gain from the teacher.
 
     every label loss of the student's kind ──▶ a short trial each, judged on validation pairs ──▶ the best one in full
 
@@ -7,7 +7,9 @@ listwise.
 
 Trials and control start from the built student and use the same batch size as the student. The control takes as many
 optimizer steps as the student took. If it has fewer pairs, because the student also learned from unlabelled pairs, it
-takes more epochs. Each trial has its own learning-rate schedule, so that it too ends with a small learning rate.
+takes more epochs. It chooses its weights among at least as many evaluations on the validation pairs as the student did.
+Each trial has its own learning-rate schedule, so that it too ends with a small learning rate. Only the student's learning
+rates are tried, unless `student.control.learning_rates` lists others.
 
 If the student is trained in stages, the control is a single training. It uses the pairs and settings of the last stage
 that learns labels, takes as many steps as all stages together, and starts from the student before any stage, with the
@@ -84,7 +86,7 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     summary |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
     log.info("control: %s, %d steps%s", way.in_words, steps, _trials_in_words(values, trial_steps))
     job = make_job("control", control_objectives(run, way.loss), inputs)
-    fit(run, _changed(job, steps, way, details={**job.details, "control": summary}))
+    fit(run, _changed(job, steps, way, evaluations_per_epoch(run, steps), details={**job.details, "control": summary}))
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
 
 
@@ -200,7 +202,7 @@ def _trials(
         if read_card(folder) is None:
             job = make_job(f"control_trial_{way.loss}", control_objectives(run, way.loss), trial)
             try:
-                fit(run, _changed(job, steps, way, target=folder))
+                fit(run, _changed(job, steps, way, evaluations_per_epoch(run, steps), target=folder))
             except Terminated:
                 raise
             except JobFailed as error:  # for example if the learning rate is too high
@@ -218,14 +220,23 @@ def _trials_folder(run: Run) -> Path:
     return run.work / "control_trials"
 
 
-def _changed(job: Job, steps: int, way: _Way, **changes: Any) -> Job:
+def evaluations_per_epoch(run: Run, steps: int) -> int:
+    """Return how often a control of this many steps is evaluated in an epoch: not less often in all than the student."""
+    cards = [run.require(stage.student, "train_student") for stage in run.stages]
+    n_of_student = sum(row.get("validation") is not None for card in cards for row in card.details["history"])
+    n_units = len(run.split.train) / (run.recipe.data.candidates or 1)
+    epochs = steps * run.student_section.training.global_batch / n_units
+    return max(1, math.ceil(n_of_student / epochs))
+
+
+def _changed(job: Job, steps: int, way: _Way, evaluations_per_epoch: int, **changes: Any) -> Job:
     """Return the job with exactly this number of steps, whatever its number of pairs."""
     training = job.training
     settings: dict[str, Any] = {"max_steps": steps, "epochs": float(max(steps, training.epochs)), "patience": None}
     if way.learning_rate is not None:
         settings["learning_rate"] = way.learning_rate
-    if training.evaluations_per_epoch or "target" in changes:  # epochs are short here: one evaluation in each is enough
-        settings["evaluations_per_epoch"] = 1
+    if training.evaluations_per_epoch or "target" in changes:  # a trial is always evaluated
+        settings["evaluations_per_epoch"] = evaluations_per_epoch
     return replace(job, training=Training(**{**training.model_dump(), **settings}), **changes)
 
 

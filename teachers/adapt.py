@@ -15,7 +15,7 @@ from distill.models.modeling import tokenizer_of
 from distill.progress import progress
 from distill.recipe.schema import Mlm, Teacher
 from distill.run import Run
-from distill.training.fitting import Job, built_for_training, fit
+from distill.training.fitting import Job, built_for_training, fit, seed_parameters_beside
 from distill.training.mlm import MlmStep, PackedText
 
 __all__ = ["adapt"]
@@ -46,10 +46,8 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
         return packed, held_back
 
     def build_step(job: Job) -> MlmStep:
-        import torch
-
         model = built_for_training(job)
-        torch.manual_seed(0)  # the new head starts from the same weights in every process
+        seed_parameters_beside(job)
         pretrained = resolve_name(teacher.backbone) if isinstance(teacher.backbone, str) else None
         return MlmStep(model, settings, pretrained=pretrained)
 

@@ -35,7 +35,7 @@ from distill.training.task import TaskStep, Units
 from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from distill.training.unlabelled import taught_pairs
 
-__all__ = ["Job", "built_for_training", "fit"]
+__all__ = ["Job", "built_for_training", "fit", "seed_parameters_beside"]
 
 log = logging.getLogger(__name__)
 # On a CPU in bf16 the backward pass of fused attention takes a third of a step, of eager attention a tenth: 1.3 times
@@ -84,6 +84,8 @@ class Job:
     details: Mapping[str, Any] = field(default_factory=dict)
     handed_over: Path | None = None
     hands_over: bool = False
+    seed: int = 0
+    """The recipe's seed, which `fit` sets."""
 
     @property
     def some_unread(self) -> bool:
@@ -104,7 +106,7 @@ def fit(
     """
     from accelerate import PartialState
 
-    state = PartialState()
+    state, job = PartialState(), replace(job, seed=run.recipe.seed)
     folder = run.work_folder(job.name, job.inputs)
     began = time.monotonic()
     trainset, validation = (load_units or _load_pairs)(run, job, state.is_main_process)
@@ -151,8 +153,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     _attach_signals(trainset, pairs, job)
     if job.live:
         trainset.alike = tokens_read_alike(job.name, job.live, tokenizer, trainset, pairs)
-    quiet = replace(tokenization, by_role=job.own_role is not None, on_progress=None)
-    validation = TrainSet.build(quiet, split.validation)
+    validation = TrainSet.build(replace(tokenization, on_progress=None), split.validation)
     for units in (trainset, validation):
         _learn_one_side(units, job)
     check_learnable(job.name, trainset, job.objectives, global_batch=job.training.global_batch)
@@ -221,7 +222,7 @@ def _build_step(job: Job) -> Step:
     model = built_for_training(job)
     if job.lora is not None:
         add_adapters(model, job.lora)
-    torch.manual_seed(0)  # parameters beside the model start the same on every process
+    seed_parameters_beside(job)
     kinds = {name: source.kind for name, source in job.sources.items()}
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
     step.block_widths, step.some_unread = job.block_widths, job.some_unread
@@ -231,6 +232,16 @@ def _build_step(job: Job) -> Step:
     if job.handed_over is not None:
         take_over(step, job.handed_over, job.name)
     return step
+
+
+def seed_parameters_beside(job: Job) -> None:
+    """Seed torch for the parameters beside the model (projections, a new head): the same on every process.
+
+    The model itself is drawn from the recipe's seed; these are drawn from another stream.
+    """
+    import torch
+
+    torch.manual_seed(int(np.random.SeedSequence((job.seed, 1)).generate_state(1)[0]))
 
 
 def built_for_training(job: Job) -> Any:

@@ -1,10 +1,11 @@
 """Masked-language modelling (Devlin et al. 2019): an encoder is trained further on the recipe's own text.
 
-Texts are packed back to back into blocks of the full length, so that no token of a step is padding. In every block an
-exact share of the tokens is chosen anew in each pass: 80 % become the mask, 10 % a random token, 10 % stay. With
+Texts are packed back to back into blocks of the full length, so that no token of a step is padding. In every block a
+share of the tokens is chosen anew in each pass: 80 % become the mask, 10 % a random token, 10 % stay. With
 `whole_words` all pieces of a chosen word are (Cui et al. 2021): where a Korean word is cut into syllables, a single hidden
 one is read off its neighbours and nothing is learned of the word. What becomes of it is then drawn for the word, as SpanBERT
-does for a span (Joshi et al. 2020). A block never takes a word that would exceed its share.
+does for a span (Joshi et al. 2020). A block never takes a word that would exceed its share, so a few fewer
+tokens are chosen than the share says: of words of three pieces, a tenth fewer.
 
 The head runs on the chosen positions alone: over a vocabulary of 250,000 the logits of all positions would be gigabytes.
 Where a checkpoint holds no masked-language head, or a part of one only, the rest is drawn at random; the log and the card say
@@ -101,7 +102,7 @@ class MaskedPass:
     inputs: list[dict[str, Tensor]]
     rows: np.ndarray
     weight: float
-    """What a chosen token's loss counts for: one over the chosen tokens of the whole step, times the processes."""
+    """What a chosen token's loss counts for: one over the tokens of the whole step that its share allows, times the processes."""
 
     def to(self, device: torch.device) -> "MaskedPass":
         """Move every tensor to a device."""

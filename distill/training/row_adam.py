@@ -21,13 +21,16 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move all parameters that have a gradient."""
+        """Move all parameters that have a gradient; with a gradient scaler that found an overflow, none."""
         if closure is not None:
             raise ValueError("a closure would need the gradients twice")
+        found_inf = getattr(self, "found_inf", None)  # set by a scaler for optimizers that skip by themselves
+        overflowed = found_inf is not None and bool(found_inf)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
-                    self._step_rows(parameter, group)
+                    if not overflowed:
+                        self._step_rows(parameter, group)
                     parameter.grad = None
         return super().step()
 
@@ -40,6 +43,8 @@ class RowAdamW(torch.optim.AdamW):
         n_steps, (beta1, beta2) = float(state["step"]), group["betas"]
         gradient = cast(Tensor, table.grad).coalesce()
         rows, values = gradient.indices()[0], gradient.values()  # (n_rows,), (n_rows, width)
+        if (grad_scale := getattr(self, "grad_scale", None)) is not None:  # the scaler left the unscaling to this step
+            values = values / grad_scale
         mean = state["exp_avg"][rows].lerp_(values, 1 - beta1)
         square = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(values, values, value=1 - beta2)
         state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean, square

@@ -49,7 +49,10 @@ def main() -> None:
     parser.add_argument("--teacher", choices=("use", "minilm"), default="use")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    seconds = {"general": _seconds(given.run / "stages" / "general" / "student"), "task": _seconds(given.run / "student")}
+    seconds = {
+        "general": _seconds(given.run / "stages" / "general" / "student"),
+        "task": _seconds(given.run / "student"),
+    }
     student = _start(given.run / "built")
     texts, labels = _vectors_of_use() if given.teacher == "use" else _vectors_of_minilm()
     print(json.dumps({"theirs": given.teacher, "texts": len(texts), "seconds": seconds}), flush=True)

@@ -62,6 +62,14 @@ def test_a_stated_loss_and_length_need_no_trial(tiny_run):
     assert control.details["training"]["step"] == 2
 
 
+def test_the_control_chooses_among_as_many_evaluations_as_the_student(tiny_run):
+    student = {**BI_STUDENT, "control": {"loss": "bce"}}
+    training = {"epochs": 2, "evaluations_per_epoch": 3}
+    cards = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT, training=training))
+    of_student, of_control = (sum("validation" in row for row in card.details["history"]) for card in cards)
+    assert of_student == of_control == 6
+
+
 def test_learning_rates_to_try(tiny_run):
     student = {**BI_STUDENT, "control": {"loss": "cosent", "learning_rates": [1e-3, 1e-4], "steps": 10}}
     _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))

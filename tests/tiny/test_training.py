@@ -312,11 +312,17 @@ class TestEvaluation:
         assert validations(folder) == []
         assert read_card(folder).metrics["validation"] is None
 
-    def test_value_is_that_of_the_written_model(self, tiny_run):
+    @pytest.mark.parametrize("prompts", [None, ["where is ", "an answer to everything: "]])
+    def test_value_is_that_of_the_written_model(self, tiny_run, prompts):
         from sklearn.metrics import roc_auc_score
 
-        run = tiny_run(training={"epochs": 2, "evaluations_per_epoch": 2})
-        folder = teacher_of(run)
+        of_bi = {
+            "teachers": {"bi": {**BI_TEACHER, "prompts": prompts}, "cross": None},
+            "student": BI_STUDENT,
+            "objectives": {"score_match": {"teacher": "bi"}},
+        }
+        run = tiny_run(training={"epochs": 2, "evaluations_per_epoch": 2}, **({} if prompts is None else of_bi))
+        folder = teacher_of(run, "cross" if prompts is None else "bi")
         pairs = run.split.validation
         scores = load(folder).score(pairs.queries, pairs.documents)
         assert read_card(folder).metrics["validation"] == pytest.approx(roc_auc_score(pairs.labels, scores), abs=1e-6)

@@ -220,6 +220,21 @@ class TestRowAdam:
         assert torch.equal(table[3:], start[3:])
         assert not torch.equal(table[:3], start[:3])
 
+    def test_an_overflow_moves_nothing(self):
+        table, scaler = nn.EmbeddingBag(6, 4, mode="mean", sparse=True), torch.amp.GradScaler("cpu")
+        layer = nn.Linear(4, 1)
+        optimizer = RowAdamW([*table.parameters(), *layer.parameters()], lr=0.1, fused=True)
+        before = [parameter.detach().clone() for parameter in (table.weight, layer.weight)]
+        ids, offsets = torch.tensor([0, 1]), torch.tensor([0, 1])
+        scaler.scale(layer(table(ids, offsets)).sum() * torch.inf).backward()
+        scaler.step(optimizer)
+        assert torch.equal(table.weight, before[0]) and torch.equal(layer.weight, before[1])
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(layer(table(ids, offsets)).sum()).backward()
+        scaler.step(optimizer)
+        assert torch.isfinite(table.weight).all() and not torch.equal(table.weight, before[0])
+
     def test_clips_as_torch_clips_dense_gradients(self):
         gradients = []
         for sparse in (True, False):
