@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -326,11 +326,7 @@ class Run:
             kind, prompts = teacher.model_kind, self.teacher_prompts(name)
             box_identity = Identity(card.revision, kind, 0, prompts, runtime=teacher.form, dtype=signals.dtype)
             is_model = isinstance(teacher, TokenTeacher)
-            return (
-                replace(box_identity, precision=self._signal_precision(name, box_identity))
-                if is_model
-                else box_identity
-            )
+            return self._resolved(name, box_identity, [box_identity.runtime]) if is_model else box_identity
         identity = Identity(
             revision=card.revision,
             kind=teacher.model_kind,
@@ -340,21 +336,29 @@ class Run:
             precision="fp32",
             dtype=signals.dtype,
         )
-        return replace(identity, precision=self._signal_precision(name, identity))
+        runtimes = [signals.runtime]
+        if signals.runtime == "openvino" and self._has_gpu:  # a GPU labels in torch
+            runtimes = ["torch", "openvino"]
+        return self._resolved(name, identity, runtimes)
 
-    def _signal_precision(self, name: str, identity: Identity) -> Literal["bf16", "fp32"]:
-        """Return the precision of a teacher's signals; with auto, a finished cache from another machine is used."""
-        recipe_precision = self.recipe.signals.precision
-        if recipe_precision != "auto":
-            return recipe_precision
-        local_precision = self._signals_here
-        candidates: tuple[Literal["bf16", "fp32"], ...] = (local_precision, "bf16", "fp32")
-        finished = (
-            precision
-            for precision in candidates
-            if (self.signals(name) / replace(identity, precision=precision).key / MANIFEST).is_file()
-        )
-        return next(finished, local_precision)
+    def _resolved(self, name: str, identity: Identity, runtimes: Sequence[str]) -> Identity:
+        """Return the identity with the runtime and precision of this machine, or of a finished cache from another.
+
+        :param runtimes: the one of this machine first; a cache of the others is used if it is finished
+        """
+        stated = self.recipe.signals.precision
+        precisions = [self._signals_here, "bf16", "fp32"] if stated == "auto" else [stated]
+        candidates = [
+            replace(identity, runtime=runtime, precision=precision) for runtime in runtimes for precision in precisions
+        ]
+        finished = (found for found in candidates if (self.signals(name) / found.key / MANIFEST).is_file())
+        return next(finished, candidates[0])
+
+    @cached_property
+    def _has_gpu(self) -> bool:
+        import torch
+
+        return torch.cuda.is_available()
 
     @cached_property
     def _signals_here(self) -> Literal["bf16", "fp32"]:

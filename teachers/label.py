@@ -231,15 +231,16 @@ def _load_teacher(run: Run, name: str) -> Scorer | BlackBoxScorer | TokenScorer:
 
 def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
     """Return a teacher's folder and the arguments to load it; for OpenVINO the graph is first made in `.work`."""
-    import torch
     from accelerate import PartialState
 
-    precision = run.signal_identity(name).precision
-    opening = LoadArguments(runtime="torch", precision=precision, max_length=run.recipe.models[name].max_length)
-    if run.recipe.signals.runtime != "openvino" or torch.cuda.is_available():
-        return run.teacher(name), opening
+    identity = run.signal_identity(name)
+    precision, max_length = identity.precision, run.recipe.models[name].max_length
+    if identity.runtime != "openvino":
+        return run.teacher(name), LoadArguments(runtime="torch", precision=precision, max_length=max_length)
     with PartialState().main_process_first():
-        return _graph(run, name, precision), LoadArguments(**{**opening, "runtime": "openvino"})
+        return _graph(run, name, precision), LoadArguments(
+            runtime="openvino", precision=precision, max_length=max_length
+        )
 
 
 def _teacher_on_actors(

@@ -95,6 +95,7 @@ _HALF = Thresholds(
     batch_cosine=0.995,
     rank_agreement=0.995,
     max_difference=0.05,
+    batch_difference=0.05,
     metric_drop=0.005,
 )
 
@@ -117,6 +118,7 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         batch_cosine=0.99,
         rank_agreement=0.985,
         max_difference=0.1,
+        batch_difference=0.05,
         metric_drop=0.01,
     ),
     # dynamic ranges depend on the batch by definition, so it is not checked; the card says so
@@ -134,6 +136,7 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         batch_cosine=0.995,
         rank_agreement=0.995,
         max_difference=0.05,
+        batch_difference=0.05,
         metric_drop=0.005,
     ),
     # like int8, except for the batch: no range depends on it
@@ -143,6 +146,7 @@ DEFAULT_THRESHOLDS: Mapping[ExportPrecision, Thresholds] = {
         batch_cosine=0.995,
         rank_agreement=0.98,
         max_difference=0.15,
+        batch_difference=0.05,
         metric_drop=0.01,
     ),
 }

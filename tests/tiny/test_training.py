@@ -372,6 +372,15 @@ class TestFailures:
             cache_signals(run)
         assert not list(run.signals("cross").rglob("*.arrow"))
 
+    def test_a_gpu_labels_in_torch_unless_a_cpu_has_finished(self, tiny_run):
+        changes = {"data": SHORT, "signals": {"runtime": "openvino"}}
+        with_gpu, without = tiny_run(**changes), tiny_run(**changes)
+        with_gpu.__dict__["_has_gpu"], without.__dict__["_has_gpu"] = True, False
+        teacher_of(without)
+        assert with_gpu.signal_identity("cross").runtime == "torch"
+        cache_signals(without)
+        assert without.signal_identity("cross").runtime == with_gpu.signal_identity("cross").runtime == "openvino"
+
     def test_student_before_its_signals(self, tiny_run):
         run = tiny_run(data=SHORT)
         train_teachers(run)

@@ -118,6 +118,15 @@ def test_what_neither_side_defines_is_said(caplog):
     assert alike.not_judged == ("metric_drop",) and not alike.failures(INT8)
 
 
+@pytest.mark.parametrize("precision", [name for name in DEFAULT_THRESHOLDS if name != "int8_dynamic"])
+def test_a_score_that_depends_on_the_batch_is_refused_in_every_static_precision(precision):
+    pairs = pairs_of(40)
+    report = compare(cross(pairs, np.arange(40.0)), cross(pairs, np.arange(40.0)), pairs)
+    limits = DEFAULT_THRESHOLDS[precision]
+    assert not [line for line in report.failures(limits) if "batch" in line]
+    assert any("batch_difference 0.2" in line for line in replace(report, batch_difference=0.2).failures(limits))
+
+
 def test_what_is_not_finite_fails():
     pairs = pairs_of(40)
     report = compare(cross(pairs, np.arange(40.0)), cross(pairs, np.full(40, np.nan)), pairs)
