@@ -80,7 +80,7 @@ def guarded(work: Callable[[], None]) -> int:
         _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; nothing finished was lost: start the same command again", file=sys.stderr)
+        print("interrupted; what was stored stays: start the same command again", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _WRONG_PATHS:

@@ -932,8 +932,15 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own: a wrong option or argument
             raise
-        print(f"error: {error.format_message().rstrip('.')}; see distill --help", file=sys.stderr)
+        print(f"error: {_click_message(error)}", file=sys.stderr)
         return 2
+
+
+def _click_message(error: Any) -> str:
+    """Return click's message on a wrong option or argument, and where the accepted ones are listed."""
+    message = error.format_message().rstrip(".").replace("is not a valid integer range", "is not a whole number")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {'distill' if context is None else context.command_path} --help"
 
 
 if __name__ == "__main__":

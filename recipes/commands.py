@@ -133,7 +133,9 @@ def bench(
 ) -> None:
     """Measure model folders in turns, print the report, and compare it with an earlier one."""
     if pairs is None:
-        raise BadInput("--pairs is missing: model folders are measured on labelled pairs of yours")
+        files = [folder for folder in folders if Path(folder).is_file()]
+        meant = f"; {files[0]} is a file: give it as --pairs {files[0]}" if files else ""
+        raise BadInput(f"--pairs is missing: model folders are measured on labelled pairs of yours{meant}")
     limits = {"max_slowdown": earlier.max_slowdown, "max_metric_drop": earlier.max_metric_drop}
     if earlier.report is None and set(limits.values()) != {None}:
         raise BadInput("--max-slowdown and --max-metric-drop compare with an earlier report; name it with --against")

@@ -13,6 +13,7 @@ import numpy as np
 from distill.data.pairs import OptionNames, PairReader, Pairs, batched
 from distill.data.table_writing import check_form, check_suffix, table_writer
 from distill.data.text_blocks import TextReader
+from distill.errors import BadInput
 from distill.files.artefact import content_files, read_card, revision, versions
 from distill.files.growing import growing_array, take_file
 from distill.files.hashing import texts_digest
@@ -41,6 +42,11 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     all pairs at once. If the command was killed, finished blocks are not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
+    if pairs.query_column == pairs.document_column:
+        raise BadInput(
+            f"column {pairs.query_column!r} is named for both sides, so each text would be matched with itself; set "
+            "--query-column or --document-column"
+        )
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
@@ -55,6 +61,8 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
         key_variable=scoring.key_variable,
         **arguments,
     )
+    if isinstance(scorer, Scorer) and (scoring.allow_hosts or scoring.key_variable is not None):
+        raise BadInput(f"--allow-host, --key-variable: {model} runs here and asks no host; leave them out")
     columns = result_columns(model, scorer, calibrated=scoring.calibrated, decide=scoring.decide)
     at_once = _is_done_at_once(len(reader), scorer)
     folders = [*_folders_of(model, scorer), *([] if other_side is None else [other_side])]

@@ -368,7 +368,11 @@ def check_model_folder(folder: Path) -> ModelKind:
     :raises BadInput: naming the file that is missing or wrong.
     """
     if not _is_folder(folder):
-        what = "it is a file; name a folder" if _is_file(folder) else "there is no such directory"
+        what = (
+            "it is a file; name a folder"
+            if _is_file(folder)
+            else "there is no such directory (names of the hub are for recipes)"
+        )
         raise BadInput(f"{folder} is no model folder: {what}")
     if not (folder / "modules.json").is_file():
         raise BadInput(

@@ -63,7 +63,7 @@ def ended_in_order() -> Iterator[None]:
     except BaseException:
         if not handler.came:
             raise
-        raise Terminated("ended by SIGTERM; nothing finished was lost: start the same command again") from None
+        raise Terminated("ended by SIGTERM; what was stored stays: start the same command again") from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if hangs_up:

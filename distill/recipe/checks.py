@@ -50,6 +50,7 @@ _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 def problems_of(recipe: Recipe) -> list[str]:
     """Return the contradictions between the sections of a recipe; [] if there are none."""
     return [
+        *_column_problems(recipe),
         *_teacher_problems(recipe),
         *_student_problems(recipe),
         *(_stage_problems(recipe) if recipe.stages else _learning_problems(recipe)),
@@ -60,6 +61,13 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_cascade_problems(recipe),
         *_plan_problems(recipe),
     ]
+
+
+def _column_problems(recipe: Recipe) -> list[str]:
+    columns = recipe.data.columns
+    if columns.query != columns.document:
+        return []
+    return [f"data.columns: query and document are both {columns.query!r}, so each text would be matched with itself"]
 
 
 def _learning_problems(recipe: Recipe) -> list[str]:

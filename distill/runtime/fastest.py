@@ -214,6 +214,9 @@ def fastest_export(
 
 def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
     """Return a line that names the fp32 sibling of an int8 export if it is faster here (measured, else expected)."""
+    sibling = folder.with_name(f"{folder.name.removesuffix('int8')}fp32")
+    if not folder.name.endswith("-int8") or not sibling.is_dir():
+        return None
     with suppress(BadInput, OSError):
         found = exports_at(folder)
         speeds = None if found is None else measured_speeds(found, n_threads)
@@ -226,7 +229,6 @@ def faster_float(folder: Path, n_threads: int, mode: Mode | None) -> str | None:
             if fp32 is None or fastest_measured([own, fp32], speeds, mode)[0] is own:
                 return None
             return f"fp32 is faster than int8 here ({fastest_measured([own, fp32], speeds, mode)[1]}); to take it, open {fp32.folder}"
-    sibling = folder.with_name(f"{folder.name.removesuffix('int8')}fp32")
-    if multiplies_int8() or not folder.name.endswith("-int8") or not sibling.is_dir():
+    if multiplies_int8():
         return None
     return f"fp32 is likely faster than int8 on this CPU ({cpu_class()}, no VNNI or AMX; `distill tune` measures it); to take it, open {sibling}"

@@ -61,6 +61,7 @@ def test_folders_side_by_side_and_against_the_last_time(bert_bi, bert_cross, tmp
 def test_bad_options_are_one_line(bert_bi, tmp_path, capsys):
     for arguments, said in (
         ([str(bert_bi)], "--pairs is missing"),
+        ([str(bert_bi), __file__], f"is a file: give it as --pairs {__file__}"),
         ([str(bert_bi), "--pairs", "x.tsv", "--max-slowdown", "1.1"], "name it with --against"),
         (
             [str(bert_bi), "--pairs", "x.tsv", "--batches", "one"],

@@ -115,7 +115,7 @@ class TestExitCodes:
             (["score", "model"], "Missing argument"),
             (["score", "model", "pairs.tsv"], "Missing option '-o'"),
             (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "0"], "Invalid value for '--threads'"),
-            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "many"], "valid integer"),
+            (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "many"], "not a whole number"),
         ],
     )
     def test_wrong_usage_is_2_with_one_line_on_stderr(self, call, argv, says):
@@ -281,6 +281,9 @@ class TestScore:
                 'holds no openvino/openvino_model.xml; export it, or load it with runtime="torch" (--runtime torch of a command)',
             ),
             (["--max-length", "5000"], "max_length 5000 is more than the 96 positions of the model"),
+            (["--max-length", "x"], "'x' is not a whole number; see distill score --help"),
+            (["--document-column", "query"], "column 'query' is named for both sides"),
+            (["--allow-host", "example.org"], "runs here and asks no host; leave them out"),
         ],
     )
     def test_refuses_in_one_line_and_leaves_no_output(self, call, bi_folder, pairs_file, tmp_path, options, says):
@@ -553,6 +556,11 @@ class TestScore:
 
 
 class TestEmbed:
+    def test_a_text_file_has_no_columns(self, call, bi_folder, tmp_path):
+        (tmp_path / "texts.txt").write_text("하나\n", encoding="utf-8")
+        code, _, err = call("embed", bi_folder, tmp_path / "texts.txt", "--column", "query", "-o", tmp_path / "v.npy")
+        assert code == 2 and "has no column 'query'; leave --column out" in err
+
     def test_an_array_is_no_table(self, call, bi_folder, pairs_file, tmp_path):
         code, _, err = call("embed", bi_folder, pairs_file, "--column", "query", "-o", tmp_path / "v.csv")
         assert (code, len(err.splitlines())) == (2, 1)

@@ -91,7 +91,7 @@ class TestFile:
         )
         assert (done.returncode, done.stderr) == (
             143,
-            "error: ended by SIGTERM; nothing finished was lost: start the same command again\n",
+            "error: ended by SIGTERM; what was stored stays: start the same command again\n",
         )
         assert os.listdir(tmp_path) == []
 

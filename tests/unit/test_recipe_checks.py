@@ -212,6 +212,10 @@ class TestSectionsAgree:
                 {"teachers": {"more": {"kind": "bi_encoder", "backbone": {"teacher": "later"}}, "later": BI}},
                 "teachers.more.backbone.teacher: no earlier teacher is called 'later'; earlier: cross",
             ),
+            (
+                {"data": {"columns": {"query": "text", "document": "text"}}},
+                "data.columns: query and document are both 'text', so each text would be matched with itself",
+            ),
         ],
     )
     def test_or_say_which_do_not(self, tmp_path, changes, line):

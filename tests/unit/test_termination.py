@@ -92,7 +92,7 @@ try:
 except Terminated as error:
     print(error, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """,
-        "cleared up\nended by SIGTERM; nothing finished was lost: start the same command again True\n",
+        "cleared up\nended by SIGTERM; what was stored stays: start the same command again True\n",
         0,
     ),
     "a second one ends the process at once": (
