@@ -149,6 +149,7 @@ def _cell(run: Run, model: str) -> AblationCell:
         scores=scored_row.scores,
         labels=pairs.labels,
         query_ids=pairs.query_ids,
+        clusters=pairs.clusters,
         unit_scores=scored_row.unit,
         n_bootstrap=run.recipe.benchmark.bootstrap,
         seed=run.recipe.seed,

@@ -103,6 +103,15 @@ class Pairs:
         """The id of each pair's query: equal for equal texts, numbered by first appearance. *Shape:* (n_pairs,)."""
         return numbered(self.queries, {})
 
+    @property
+    def clusters(self) -> np.ndarray:
+        """The number of each pair's cluster: pairs that a bootstrap draws together. *Shape:* (n_pairs,).
+
+        Pairs of one query are not independent. If no query repeats, those of one document are the clusters.
+        """
+        queries = self.query_ids
+        return queries if len(self) > queries.max(initial=-1) + 1 else numbered(self.documents, {})
+
     def fingerprint(self) -> str:
         """Return 16 hex digits of SHA-256 over texts and labels in order."""
         digest = hashlib.sha256()

@@ -254,7 +254,7 @@ def assemble(
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
     compared_with = teacher if problems[teacher] is None else None
-    quality = _Quality(scored, pairs.labels, pairs.query_ids, bootstrap, compared_with)
+    quality = _Quality(scored, pairs, bootstrap, compared_with)
     metrics = {row.name: quality.metrics(row.name) for row in rows}
     sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
@@ -282,8 +282,7 @@ class _Quality:
     """Metrics of rows that scored the same pairs, with intervals over the same resamples."""
 
     scored: Mapping[str, "Scored"]
-    labels: np.ndarray | None
-    query_ids: np.ndarray
+    pairs: Pairs
     bootstrap: Bootstrap
     compared_with: str | None
     """The teacher with which the others' agreement is measured; None if its own scores have no meaning."""
@@ -296,18 +295,21 @@ class _Quality:
         teacher = None if self.compared_with in (None, name) else self.scored[self.compared_with].scores
         return evaluate_scores(
             scores=own.scores,
-            labels=self.labels,
-            query_ids=self.query_ids,
+            labels=self.pairs.labels,
+            query_ids=self.pairs.query_ids,
             unit_scores=own.unit,
             teacher_scores=teacher,
+            clusters=self.pairs.clusters,
             n_bootstrap=self.bootstrap.n_samples,
             seed=self.bootstrap.seed,
         )
 
     def difference(self, metric: str, first: str, second: str) -> dict[str, Any]:
         """Return how much better the first of two rows is."""
+        pairs = self.pairs
         columns = (
-            ScoredColumns.checked(self.scored[name].scores, self.labels, self.query_ids) for name in (first, second)
+            ScoredColumns.checked(self.scored[name].scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
+            for name in (first, second)
         )
         difference = paired_difference(metric, *columns, n_bootstrap=self.bootstrap.n_samples, seed=self.bootstrap.seed)
         return {"name": f"{first} − {second}", "metric": metric, **difference.to_dict()}

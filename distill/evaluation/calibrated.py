@@ -50,7 +50,7 @@ def measured_calibration(
         "fitted_to": stored.fitted.get("pairs"),
         "graded": is_graded(pairs.labels),
         **{
-            name: reliability(values, pairs.labels, pairs.query_ids, bootstrap).to_dict()
+            name: reliability(values, pairs.labels, pairs.clusters, bootstrap).to_dict()
             for name, values in stages.items()
         },
     }
@@ -93,7 +93,7 @@ def teacher_operating_point(
 
 
 def _point(scores: np.ndarray, threshold: float, pairs: Pairs, bootstrap: Bootstrap) -> dict[str, Any]:
-    columns = ScoredColumns.checked(scores, pairs.labels, pairs.query_ids)
+    columns = ScoredColumns.checked(scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
     found = zip(("precision", "recall"), precision_and_recall(columns, threshold, bootstrap), strict=True)
     return {
         "threshold": threshold,

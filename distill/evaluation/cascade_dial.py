@@ -152,12 +152,14 @@ class _Part:
             scores=scores,
             labels=self.pairs.labels,
             query_ids=self.pairs.query_ids,
+            clusters=self.pairs.clusters,
             n_bootstrap=self.run.recipe.benchmark.bootstrap,
             seed=self.run.recipe.seed,
         )
 
     def _columns(self, scores: np.ndarray) -> ScoredColumns:
-        return ScoredColumns.checked(scores, self.pairs.labels, self.pairs.query_ids)
+        pairs = self.pairs
+        return ScoredColumns.checked(scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
 
     def claim(self, metric: str, scores: np.ndarray, other_scores: np.ndarray, bound: float) -> Claim:
         """Return the claim that scores exceed other scores in a metric by more than a bound."""

@@ -28,26 +28,36 @@ class ScoredColumns:
     queries: IntArray | None  # numbered from 0
     teacher_scores: FloatArray | None
     unit_scores: FloatArray | None
+    clusters: IntArray | None  # numbered from 0; pairs of one cluster are drawn together
 
     @classmethod
     def checked(
-        cls, scores: Any, labels: Any = None, query_ids: Any = None, teacher_scores: Any = None, unit_scores: Any = None
+        cls,
+        scores: Any,
+        labels: Any = None,
+        query_ids: Any = None,
+        teacher_scores: Any = None,
+        unit_scores: Any = None,
+        clusters: Any = None,
     ) -> "ScoredColumns":
-        """Check the columns and convert them to arrays.
+        """Check the columns and convert them to arrays; without clusters, queries are the clusters.
 
         :raises BadInput: if a column has another length, values that are not finite, or values out of its range
         """
         n = len(scores)
         if n == 0:
             raise BadInput("scores: there are no pairs to evaluate")
-        if query_ids is not None and len(query_ids) != n:
-            raise BadInput(f"query_ids: {len(query_ids)} entries for {n} scores; give one id a pair")
+        for name, ids in (("query_ids", query_ids), ("clusters", clusters)):
+            if ids is not None and len(ids) != n:
+                raise BadInput(f"{name}: {len(ids)} entries for {n} scores; give one id a pair")
+        cluster_ids = query_ids if clusters is None else clusters
         return cls(
             scores=_column("scores", scores, n),
             labels=None if labels is None else _column("labels", labels, n, slack=0.0),
             queries=None if query_ids is None else query_numbers(query_ids),
             teacher_scores=None if teacher_scores is None else _column("teacher_scores", teacher_scores, n),
             unit_scores=None if unit_scores is None else _column("unit_scores", unit_scores, n, slack=_UNIT_SLACK),
+            clusters=None if cluster_ids is None else query_numbers(cluster_ids),
         )
 
 

@@ -1,9 +1,9 @@
 """Quality of scored pairs, with intervals.
 
 `evaluate_scores` returns the metrics of `distill.metrics.offline` with 95 % percentile bootstrap intervals (Efron and
-Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Pairs are drawn with replacement. If query ids are
-given, whole queries are drawn, because pairs of one query are not independent (Field and Welsh, "Bootstrapping
-clustered data", JRSS B 69, 2007).
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Pairs are drawn with replacement. If clusters
+(or query ids) are given, whole clusters are drawn, because pairs of one query, or of one document, are not independent
+(Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007).
 
 A resample is not stored as rows. It is a column of counts, one for each pair: how often the pair was drawn
 (`distill.metrics.weighted`).
@@ -97,12 +97,12 @@ class Estimate:
         return asdict(self)
 
 
-def _resamples(queries: IntArray | None, n: int, n_bootstrap: int, seed: int) -> Iterator[FloatArray]:
-    """Yield blocks of resamples as counts of each pair. Pairs of one query are drawn together. *Shape:* each (n, ≤ 64).
+def _resamples(clusters: IntArray | None, n: int, n_bootstrap: int, seed: int) -> Iterator[FloatArray]:
+    """Yield blocks of resamples as counts of each pair. Pairs of one cluster are drawn together. *Shape:* each (n, ≤ 64).
 
-    If there is only one query, its pairs are drawn one by one.
+    If there is only one cluster, its pairs are drawn one by one.
     """
-    units = np.arange(n) if queries is None or queries.max() == 0 else queries
+    units = np.arange(n) if clusters is None or clusters.max() == 0 else clusters
     size = int(units.max()) + 1
     rng = np.random.default_rng(seed)
     for start in range(0, n_bootstrap, _BLOCK):
@@ -123,7 +123,7 @@ def sampled_statistics(
         raise BadInput(f"n_bootstrap: {n_bootstrap}; give 1 or more, 1000 for an interval worth quoting")
     blocks: dict[str, list[FloatArray]] = {key: [] for key in wanted}
     if wanted:
-        for weights in _resamples(columns.queries, len(columns.scores), n_bootstrap, seed):
+        for weights in _resamples(columns.clusters, len(columns.scores), n_bootstrap, seed):
             for key, statistic in wanted.items():
                 blocks[key].append(statistic(weights))
     return {key: np.concatenate(values) for key, values in blocks.items()}
@@ -153,6 +153,7 @@ def evaluate_scores(
     query_ids: npt.NDArray[Any] | None = None,
     teacher_scores: npt.NDArray[Any] | None = None,
     unit_scores: npt.NDArray[Any] | None = None,
+    clusters: npt.NDArray[Any] | None = None,
     n_bootstrap: int = 1000,
     seed: int,
 ) -> dict[str, Estimate]:
@@ -164,12 +165,14 @@ def evaluate_scores(
 
     :param scores: on any scale; a higher score is a better match
     :param labels: in [0, 1]
-    :param query_ids: pairs with the same id share a query, and whole queries are resampled
+    :param query_ids: pairs with the same id share a query
+    :param clusters: pairs with the same id are drawn together, see `distill.data.pairs.Pairs.clusters`; None draws whole
+        queries
     :param teacher_scores: on any scale
     :param unit_scores: the scores mapped to [0, 1]
     :raises BadInput: if columns are empty, of different lengths, not finite or out of range
     """
-    columns = ScoredColumns.checked(scores, labels, query_ids, teacher_scores, unit_scores)
+    columns = ScoredColumns.checked(scores, labels, query_ids, teacher_scores, unit_scores, clusters)
     plans = {key: plan for key, metric in _metrics().items() if (plan := metric.plan(columns)) is not None}
     sampled = sampled_statistics(columns, {key: plan.statistic for key, plan in plans.items()}, n_bootstrap, seed)
     estimates = {key: _estimate(plan.value, sampled[key], plan.n) for key, plan in plans.items()}

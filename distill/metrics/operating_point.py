@@ -65,7 +65,7 @@ def point_at(scores: np.ndarray, labels: np.ndarray, threshold: float) -> tuple[
 def precision_and_recall(
     columns: ScoredColumns, threshold: float, bootstrap: Bootstrap
 ) -> tuple[Estimate | None, Estimate | None]:
-    """Return precision and recall with 95 % intervals over resampled queries; `n` is the denominator's count."""
+    """Return precision and recall with 95 % intervals over resampled clusters; `n` is the denominator's count."""
     assert columns.labels is not None
     predicted, matches = columns.scores >= threshold, columns.labels >= POSITIVE
     found: FloatArray = (predicted & matches).astype(np.float64)

@@ -59,13 +59,13 @@ class Reliability:
 
 
 def reliability(
-    probabilities: np.ndarray, labels: np.ndarray, query_ids: np.ndarray | None, bootstrap: Bootstrap
+    probabilities: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None, bootstrap: Bootstrap
 ) -> Reliability:
-    """Compare probabilities with labels, both in [0, 1]. Whole queries are resampled. *Shape:* each (n_pairs,).
+    """Compare probabilities with labels, both in [0, 1]. Whole clusters are resampled. *Shape:* each (n_pairs,).
 
     :raises BadInput: if columns have different lengths or are out of range
     """
-    columns = ScoredColumns.checked(probabilities, labels, query_ids, unit_scores=probabilities)
+    columns = ScoredColumns.checked(probabilities, labels, clusters, unit_scores=probabilities)
     assert columns.labels is not None
     clipped, checked_labels = np.clip(columns.scores, 0, 1), columns.labels
     numbers = equal_mass_bins(clipped)

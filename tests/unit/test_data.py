@@ -262,6 +262,11 @@ class TestPairs:
     def test_query_ids_count_in_order_of_appearance(self):
         assert Pairs(["b", "a", "b", "c"], ["x"] * 4).query_ids.tolist() == [0, 1, 0, 2]
 
+    def test_clusters_are_queries_or_documents_where_no_query_repeats(self):
+        assert Pairs(["b", "a", "b"], ["x", "x", "y"]).clusters.tolist() == [0, 1, 0]
+        assert Pairs(["a", "b", "c"], ["x", "y", "x"]).clusters.tolist() == [0, 1, 0]
+        assert Pairs(["a", "b"], ["x", "y"]).clusters.tolist() == [0, 1] and len(Pairs([], []).clusters) == 0
+
     def test_select_keeps_the_order_asked_for(self):
         pairs = Pairs(["a", "b", "c"], ["x", "y", "z"], np.array([0.0, 0.5, 1.0], dtype=np.float32)).select([2, 0])
         assert (pairs.queries, pairs.documents, pairs.labels.tolist()) == (["c", "a"], ["z", "x"], [1.0, 0.0])

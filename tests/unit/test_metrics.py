@@ -311,6 +311,11 @@ def test_repeated_pairs_of_a_query_widen_the_interval():
     by_query = evaluate_scores(**copies, query_ids=np.repeat(np.arange(100), 8), seed=0)["spearman"]
     # Eight copies of a pair say what one does: wider by the root of 8, which is 2.8.
     assert (by_query.high - by_query.low) / (by_pair.high - by_pair.low) == pytest.approx(np.sqrt(8), rel=0.15)
+    of_own_query = {
+        "query_ids": np.arange(800),
+        "clusters": np.repeat(np.arange(100), 8),
+    }  # eight queries share a document
+    assert evaluate_scores(**copies, **of_own_query, seed=0)["spearman"] == by_query
 
 
 def test_single_query_falls_back_to_pairs():
