@@ -53,7 +53,7 @@ from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from distill.training.building import model_builder
 from teachers.black_boxes import check_black_box
-from teachers.disagreement import Disagreement, find_disagreement, write_disagreement
+from teachers.disagreement import TRAINING_PAIR, Disagreement, find_disagreement, write_disagreement
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
 
@@ -63,7 +63,7 @@ _SCORED_AGAIN, _COSINES = (
     5000,
 )  # pairs that are scored again; pairs whose cosines are computed from cached embeddings
 _SUSPECTS = 50  # pairs with the largest difference between label and score, listed for a person to read
-_SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
+_SUSPECT_COLUMNS = {"teacher": str, TRAINING_PAIR: int, "query": str, "document": str, "label": float, "score": float}
 
 
 @dataclass(frozen=True)

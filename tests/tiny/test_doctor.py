@@ -94,7 +94,11 @@ def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_p
     assert code == (1 if said["n_problems"] else 0)
     assert json.loads((tmp_path / "found" / "doctor.json").read_text()) == said
     lines = (tmp_path / "found" / "suspects.tsv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].split("\t") == ["teacher", "row", "query", "document", "label", "score"] and len(lines) == 51
+    columns = ["teacher", "training_pair", "query", "document", "label", "score"]
+    assert lines[0].split("\t") == columns and len(lines) == 51
+    train, first = Run(recipe(backbone, folder)).split.train, dict(zip(columns, lines[1].split("\t"), strict=True))
+    place = int(first["training_pair"]) - 1
+    assert [train.queries[place], train.documents[place]] == [first["query"], first["document"]]
     assert main(command) == 2  # it exists: --overwrite replaces it
     hot = main(["doctor", str(tmp_path / "recipe.yaml"), "objectives.score_match.temperature=100"])
     printed = capsys.readouterr()
