@@ -47,7 +47,7 @@ from distill.recipe.schema import AnyTeacher, Labels, Recipe, Teacher, TokenTeac
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
-from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
+from distill.scorers.baselines import choose_tfidf, floor_texts, term_words, tfidf_cosines
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
@@ -125,7 +125,7 @@ def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
 def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     split = run.split
     validation = split.validation.select(sample(len(split.validation), n_pairs, run.recipe.seed))
-    texts = [*split.train.queries, *split.train.documents]
+    texts = floor_texts(run.learned, run.recipe.seed)  # those of the report
     settings, _ = choose_tfidf(texts, split)
     floor = _Floor(term_words(settings), *tfidf_cosines(settings, texts, split.train, validation))
     found = check_scripts(split.train, split.evaluation)
