@@ -266,7 +266,11 @@ def assemble(
     with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _OURS]
     return {
         "primary_metric": primary,
-        "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
+        "data": {
+            "n_pairs": len(pairs),
+            "n_queries": len(set(pairs.queries)),
+            "fingerprint": pairs.fingerprint(),
+        },
         "environment": environment(),
         "measuring": _measuring(speed),
         "rows": described,

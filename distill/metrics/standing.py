@@ -18,7 +18,16 @@ import numpy as np
 from distill.metrics.columns import POSITIVE
 from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
-__all__ = ["Row", "best_teacher", "floor_of", "is_broken", "is_level_with_floor", "problem_of", "with_standing"]
+__all__ = [
+    "Row",
+    "best_teacher",
+    "floor_of",
+    "is_broken",
+    "is_level_with_floor",
+    "problem_of",
+    "value_of",
+    "with_standing",
+]
 
 Row = Mapping[str, Any]
 """A row of benchmark.json: the measurements of one model."""
