@@ -477,7 +477,6 @@ def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
 
 def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
     """Return all inputs of the report: models, settings, pairs, and the machine and software of the measurement."""
-    machine = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _OURS})
     return {
@@ -485,8 +484,14 @@ def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
         "evaluation": run.split.evaluation.fingerprint(),
-        "machine": {name: machine[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")},
+        "machine": _machine(),
     }
+
+
+def _machine() -> dict[str, Any]:
+    """Return what numbers depend on beside models, settings and pairs: the machine and its software."""
+    machine = environment()
+    return {name: machine[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")}
 
 
 def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str, Any], list[str]]:
@@ -529,11 +534,13 @@ class Scored:
 
 
 def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
-    """Score pairs of the run's own data, or read the scores that a killed run has stored."""
-    card = read_card(row.path)
-    identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
-    kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
-    if kept.is_file():
+    """Score pairs of the run's own data, or read the scores that this machine has stored.
+
+    Stored scores serve a killed run, and the other stages: calibration, cascade and report score some of the same pairs.
+    `overwrite` scores anew.
+    """
+    kept = _stored_scores(run, row, pairs)
+    if kept.is_file() and not run.recipe.overwrite:
         with np.load(kept) as stored:
             known = int(stored["n_parameters"])
             return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
@@ -547,6 +554,18 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
     return scored
+
+
+def _stored_scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Path:
+    """Return the file of a row's scores. All that may change them is in its name: model, opening, pairs, machine."""
+    cards = [None if path is None else read_card(path) for path in (row.path, row.other_side)]
+    inputs = {
+        "models": [None if card is None else (card.revision, card.fingerprint) for card in cards],
+        "opening": [row.runtime, row.precision, row.max_length, run.recipe.benchmark.threads],
+        "pairs": pairs.fingerprint(),
+        "machine": _machine(),
+    }
+    return run.work / f"scores-{content_hash(inputs)}.npz"
 
 
 def _opened(run: Run, row: BenchmarkEntry) -> PairScorer | BlackBoxScorer:
