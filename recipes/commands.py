@@ -158,7 +158,7 @@ def bench(
     )
 
     if earlier.report is not None:
-        check_earlier(earlier.report, models)
+        check_earlier(earlier.report, models, file_pairs)
     result = bench_folders(
         models,
         file_pairs,

@@ -16,8 +16,9 @@ from distill.run import Run
 from distill.signals import CachedSignals, SignalCache
 from distill.training.mixtures import MixedSignals, mix_teachers
 
-__all__ = ["Disagreement", "find_disagreement", "write_disagreement"]
+__all__ = ["TRAINING_PAIR", "Disagreement", "find_disagreement", "write_disagreement"]
 
+TRAINING_PAIR = "training_pair"  # the column that counts the training pairs from 1, after the split; no row of a file
 _MOST_SHOWN = 200
 _FAR = 0.5  # if two probabilities differ by more, the teachers contradict each other
 
@@ -26,7 +27,7 @@ _FAR = 0.5  # if two probabilities differ by more, the teachers contradict each 
 class Disagreement:
     """The training pairs on which the teachers of a mixture differ most, the largest difference first.
 
-    :param rows: row of the training pairs, query, document, label (NaN for none), mixture, each teacher's probability, spread
+    :param rows: number of the training pair from 1, query, document, label (NaN for none), mixture, each teacher's probability, spread
     """
 
     mixture: str
@@ -92,7 +93,7 @@ def _worst(mixture: str, mixed: MixedSignals, probabilities: np.ndarray, train: 
 
 def write_disagreement(path: Path, disagreement: Disagreement) -> None:
     """Write a table for a person to read, with a column of probabilities for each teacher."""
-    columns: dict[str, type] = {"row": int, "query": str, "document": str, "label": float, "mixture": float}
+    columns: dict[str, type] = {TRAINING_PAIR: int, "query": str, "document": str, "label": float, "mixture": float}
     columns |= {f"teacher {name}": float for name in disagreement.teachers}
     columns["spread"] = float
     with table_writer(path, columns) as write:

@@ -47,13 +47,13 @@ from distill.recipe.schema import AnyTeacher, Labels, Recipe, Teacher, TokenTeac
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
-from distill.scorers.baselines import choose_tfidf, term_words, tfidf_cosines
+from distill.scorers.baselines import choose_tfidf, floor_texts, term_words, tfidf_cosines
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from distill.training.building import model_builder
 from teachers.black_boxes import check_black_box
-from teachers.disagreement import Disagreement, find_disagreement, write_disagreement
+from teachers.disagreement import TRAINING_PAIR, Disagreement, find_disagreement, write_disagreement
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
 
@@ -63,7 +63,7 @@ _SCORED_AGAIN, _COSINES = (
     5000,
 )  # pairs that are scored again; pairs whose cosines are computed from cached embeddings
 _SUSPECTS = 50  # pairs with the largest difference between label and score, listed for a person to read
-_SUSPECT_COLUMNS = {"teacher": str, "row": int, "query": str, "document": str, "label": float, "score": float}
+_SUSPECT_COLUMNS = {"teacher": str, TRAINING_PAIR: int, "query": str, "document": str, "label": float, "score": float}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
 def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     split = run.split
     validation = split.validation.select(sample(len(split.validation), n_pairs, run.recipe.seed))
-    texts = [*split.train.queries, *split.train.documents]
+    texts = floor_texts(run.learned, run.recipe.seed)  # those of the report
     settings, _ = choose_tfidf(texts, split)
     floor = _Floor(term_words(settings), *tfidf_cosines(settings, texts, split.train, validation))
     found = check_scripts(split.train, split.evaluation)

@@ -3,8 +3,9 @@
     CSV · TSV · JSONL · Parquet (each also .gz where the format allows it) · hub datasets · `bundled`
       ──▶ Pairs(queries, documents, labels in [0, 1])  ──▶ Split(train, validation, evaluation)
 
-A text of the evaluation pairs, query or document, is in no other part. STS-like sets use the same sentence as query and
-as document, so both columns are compared. Errors in a file are reported with their row before anything is trained.
+A text of the evaluation pairs, query or document, is in no other part, unless they are a file of their own: then equal
+texts are counted in a note. STS-like sets use the same sentence as query and as document, so both columns are compared.
+Errors in a file are reported with their row before anything is trained.
 """
 
 import hashlib

@@ -171,8 +171,9 @@ def _bare(text: str) -> str:
 def check_copies(train: Pairs, evaluation: Pairs) -> list[Finding]:
     """Count evaluation pairs with a near copy in training: equal up to case, punctuation or a few letters.
 
-    Equal texts are never in both parts (`distill.data.pairs`); near copies can be. Texts are near if the cosine of
-    their character 4-grams is 0.9 or more. Both texts must have a near copy in the same training pair.
+    A split leaves no equal text in both parts (`distill.data.pairs`), but near copies. Evaluation pairs of a file of
+    their own may have equal texts too, which count as near. Texts are near if the cosine of their character 4-grams is
+    0.9 or more. Both texts must have a near copy in the same training pair.
     """
     from sklearn.feature_extraction.text import HashingVectorizer
 

@@ -100,7 +100,7 @@ _MADE_OF_A_MODEL = (
 )  # rows whose card does not state how a teacher or the student was trained
 # nothing is learned, or not everything; it is the teacher, and the report says so
 _ROLES_NOT_WARNED_OF = ("untrained", "stage", "teacher_export")
-_CALIBRATED = ("student", "export")
+_OURS = ("student", "export")  # what a run serves: calibrated, and compared with the floor
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -198,7 +198,7 @@ def _calibrated(
     """Return by name the calibration entries of rows with a calibration, and the teacher's operating point."""
     pairs, added = run.split.evaluation, dict[str, dict[str, Any]]()
     for row in rows:
-        if row.role in _CALIBRATED:
+        if row.role in _OURS:
             own, kind = scored[row.name], run.student_section.kind
             calibration = measured_calibration(row.path, kind, own.scores, own.unit, pairs, bootstrap)
             added |= {} if calibration is None else {row.name: {"calibration": calibration}}
@@ -249,7 +249,7 @@ def assemble(
     """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
 
     :param speed: the result of `measure_all`, by name; a missing row was not measured
-    :param comparisons: names of two rows each; rows without scores are skipped
+    :param comparisons: names of two rows each, beside student and exports with the floor; rows without scores are skipped
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
@@ -262,16 +262,22 @@ def assemble(
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
     described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
+    floor = floor_of(described, primary)
+    with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _OURS]
     return {
         "primary_metric": primary,
-        "data": {"n_pairs": len(pairs), "n_queries": len(set(pairs.queries))},
+        "data": {
+            "n_pairs": len(pairs),
+            "n_queries": len(set(pairs.queries)),
+            "fingerprint": pairs.fingerprint(),
+        },
         "environment": environment(),
         "measuring": _measuring(speed),
         "rows": described,
         "comparisons": [
             quality.difference(primary, first, second)
             | ({"broken_control": True} if broken and second == "control" else {})
-            for first, second in comparisons
+            for first, second in [*comparisons, *with_floor]
             if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
         ],
     }
@@ -473,16 +479,21 @@ def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
 
 def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
     """Return all inputs of the report: models, settings, pairs, and the machine and software of the measurement."""
-    machine = environment()
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
-    calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _CALIBRATED})
+    calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _OURS})
     return {
         **({"calibrations": calibrations} if calibrations else {}),
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
         "evaluation": run.split.evaluation.fingerprint(),
-        "machine": {name: machine[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")},
+        "machine": _machine(),
     }
+
+
+def _machine() -> dict[str, Any]:
+    """Return what numbers depend on beside models, settings and pairs: the machine and its software."""
+    machine = environment()
+    return {name: machine[name] for name in ("cpu", "cpu_flags", "threads", "memory_gb", "python", "versions")}
 
 
 def recipe_of_models(run: Run, rows: Sequence[BenchmarkEntry]) -> tuple[dict[str, Any], list[str]]:
@@ -525,11 +536,13 @@ class Scored:
 
 
 def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
-    """Score pairs of the run's own data, or read the scores that a killed run has stored."""
-    card = read_card(row.path)
-    identity = "none" if card is None else f"{card.revision}-{card.fingerprint}"
-    kept = run.work / f"scores-{identity}-{pairs.fingerprint()}.npz"
-    if kept.is_file():
+    """Score pairs of the run's own data, or read the scores that this machine has stored.
+
+    Stored scores serve a killed run, and the other stages: calibration, cascade and report score some of the same pairs.
+    `overwrite` scores anew.
+    """
+    kept = _stored_scores(run, row, pairs)
+    if kept.is_file() and not run.recipe.overwrite:
         with np.load(kept) as stored:
             known = int(stored["n_parameters"])
             return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
@@ -543,6 +556,18 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
     return scored
+
+
+def _stored_scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Path:
+    """Return the file of a row's scores. All that may change them is in its name: model, opening, pairs, machine."""
+    cards = [None if path is None else read_card(path) for path in (row.path, row.other_side)]
+    inputs = {
+        "models": [None if card is None else (card.revision, card.fingerprint) for card in cards],
+        "opening": [row.runtime, row.precision, row.max_length, run.recipe.benchmark.threads],
+        "pairs": pairs.fingerprint(),
+        "machine": _machine(),
+    }
+    return run.work / f"scores-{content_hash(inputs)}.npz"
 
 
 def _opened(run: Run, row: BenchmarkEntry) -> PairScorer | BlackBoxScorer:
@@ -628,15 +653,17 @@ def _unmeasured(row: BenchmarkEntry) -> Mapping[str, Any]:
 
 
 def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
-    """Return the pairs of rows that are compared: student and control, teacher and student, exports and student."""
+    """Return the pairs of rows that are compared: student and control, teacher and student, exports and student.
+
+    The floor is not among them: which row that is, only the metrics say.
+    """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     exports = [(row.name, "student") for row in rows if row.role == "export"]
     exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
-    floor = [("student", row.name) for row in rows if row.role == "baseline" and row.runtime is None][:1]
     after = [row.name for row in rows if row.role == "stage"]
     steps = [*pairwise(["untrained", *after, "student"])] if after else []  # the gain of each stage
     stages = [(later, earlier) for earlier, later in steps]
-    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *floor, *exports]
+    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *exports]
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
@@ -661,7 +688,9 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
     level = [
         row["name"]
         for row in rows
-        if not row.get("under_floor") and is_level_with_floor(str(row["name"]), rows, result)
+        if floor is not None
+        and not row.get("under_floor")
+        and is_level_with_floor(str(row["name"]), str(floor["name"]), result)
     ]
     if floor is not None and level:
         warnings.append(

@@ -4,11 +4,13 @@ The other folders are compared with the first. The report is like that of a run 
 also has the time from a cold start to the first score, in a process that does nothing else, and on request batches of
 each size, an open loop and memory over random shapes.
 
-`check_against` compares two such reports: speed as a ratio with an interval from the raw samples, quality as a
-difference. If the machines differ, each model's speed is compared relative to the first model of its own report.
+`check_against` compares two such reports of the same pairs: speed as a ratio with an interval from the raw samples,
+quality as a difference. If the machines differ, each model's speed is compared relative to the first model of its own
+report.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.measures import Bootstrap
 from distill.metrics.names import METRIC_NAMES
+from distill.metrics.standing import value_of
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
@@ -34,6 +37,7 @@ from distill.scorers.opening import check_local_scorers, open_scorer
 
 __all__ = ["FolderMeasuring", "bench_folders", "check_against", "check_earlier"]
 
+log = logging.getLogger(__name__)
 _N_RESAMPLES = 1000
 _SEED = 0  # of pairs and resamples; fixed, so that all reports draw the same
 # texts are passed through stdin: an argument is limited to 128 KiB, and every user of the machine can read it
@@ -153,12 +157,14 @@ def _first_score(row: BenchmarkEntry, pairs: Pairs) -> dict[str, float]:
     return {"first_score_seconds": round(min(seconds), 3), "first_score_cold_seconds": round(seconds[0], 3)}
 
 
-def check_earlier(previous: Path, folders: Sequence[Path]) -> None:
-    """Check before measuring that an earlier report is valid and has at least one of these models.
+def check_earlier(previous: Path, folders: Sequence[Path], pairs: Pairs) -> None:
+    """Check before measuring that an earlier report is valid, has at least one of these models, and the same pairs.
 
-    :raises BadInput: if it is not a report, or has none of the models
+    :raises BadInput: if it is not a report, has none of the models, or is of other pairs
     """
-    known = [row["name"] for row in _read(previous)["rows"]]
+    earlier = _read(previous)
+    _check_same_pairs(previous, earlier, pairs.fingerprint())
+    known = [row["name"] for row in earlier["rows"]]
     names = _names(folders)
     if not any(row.partition(" (")[0] in names for row in known):
         raise BadInput(f"{previous} has none of {', '.join(names)}; it has {', '.join(known)}")
@@ -173,10 +179,16 @@ def check_against(
     :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
     :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
         {value, low, high}}, metric_drop, failures
+    The metric is the earlier report's primary one if both reports have it, else that of the result.
+
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
-    :raises BadInput: if the file is not a report, or has none of these models
+    :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; or if a drop is to be
+        checked and a model's drop is undefined
     """
     earlier = _read(previous)
+    _check_same_pairs(previous, earlier, _fingerprint(result))
+    if _fingerprint(earlier) is None:
+        log.warning("%s does not say which pairs it measured: whether they are the same is not checked", previous)
     before = {row["name"]: row for row in earlier["rows"]}
     shared = [row["name"] for row in result["rows"] if row["name"] in before]
     if not shared:
@@ -186,10 +198,18 @@ def check_against(
     reference = (
         result["rows"][0]["name"] if machines[0] != machines[1] and result["rows"][0]["name"] in before else None
     )
+    metric = str(earlier["primary_metric"])
+    if all(value_of(now[name], metric) is None or value_of(before[name], metric) is None for name in shared):
+        metric = result["primary_metric"]
     rows = [
-        _compared(now[name], before[name], reference and (now[reference], before[reference]), result["primary_metric"])
-        for name in shared
+        _compared(now[name], before[name], reference and (now[reference], before[reference]), metric) for name in shared
     ]
+    undefined = [row["name"] for row in rows if row["metric_drop"] is None]
+    if max_metric_drop is not None and undefined:
+        raise BadInput(
+            f"{METRIC_NAMES.get(metric, metric)} is not in both reports for {', '.join(undefined)}, so its drop cannot be checked; "
+            f"{previous} has {_metric_names(before[undefined[0]])}, this report has {_metric_names(now[undefined[0]])}"
+        )
     for row in rows:
         row["failures"] = _failures(row, max_slowdown, max_metric_drop)
     failures = [f"{row['name']}: {failure}" for row in rows for failure in row["failures"]]
@@ -202,7 +222,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = read_json(path)
         for row in report["rows"]:
-            str.strip(row["name"]), row["metrics"].get(report["primary_metric"])
+            str.strip(row["name"]), row["metrics"].keys(), value_of(row, report["primary_metric"])
             samples = [
                 np.asarray(row["per_run"][name], np.float64) for name in ("latency_ms", "throughput_pairs_per_s")
             ]
@@ -213,14 +233,36 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path} is no benchmark.json; give one that `distill benchmark` wrote") from None
 
 
+def _metric_names(row: Mapping[str, Any]) -> str:
+    return ", ".join(METRIC_NAMES.get(name, name) for name in row["metrics"]) or "no metric"
+
+
+def _fingerprint(report: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of the pairs that a report is of; None in reports from before it was written."""
+    data = report.get("data")
+    return data.get("fingerprint") if isinstance(data, Mapping) else None
+
+
+def _check_same_pairs(previous: Path, earlier: Mapping[str, Any], fingerprint: str | None) -> None:
+    """Refuse an earlier report of other pairs.
+
+    :raises BadInput: if both fingerprints are known and differ
+    """
+    known = _fingerprint(earlier)
+    if None not in (known, fingerprint) and known != fingerprint:
+        raise BadInput(
+            f"{previous} is of other pairs (texts, labels or their order differ); measure on the same pairs, or accept a new report"
+        )
+
+
 def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, Any]:
     latency = _slowdown([_samples(row, "latency_ms") for row in (now, before)], False)
     throughput = _slowdown([_samples(row, "throughput_pairs_per_s") for row in (now, before)], True)
     if reference:
         latency = latency / _slowdown([_samples(row, "latency_ms") for row in reference], False)
         throughput = throughput / _slowdown([_samples(row, "throughput_pairs_per_s") for row in reference], True)
-    estimate_now, estimate_before = (row["metrics"].get(metric) for row in (now, before))
-    drop = None if estimate_now is None or estimate_before is None else estimate_before["value"] - estimate_now["value"]
+    value_now, value_before = (value_of(row, metric) for row in (now, before))
+    drop = None if value_now is None or value_before is None else value_before - value_now
     return {
         "name": now["name"],
         "relative": bool(reference),

@@ -18,7 +18,16 @@ import numpy as np
 from distill.metrics.columns import POSITIVE
 from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
-__all__ = ["Row", "best_teacher", "floor_of", "is_broken", "is_level_with_floor", "problem_of", "with_standing"]
+__all__ = [
+    "Row",
+    "best_teacher",
+    "floor_of",
+    "is_broken",
+    "is_level_with_floor",
+    "problem_of",
+    "value_of",
+    "with_standing",
+]
 
 Row = Mapping[str, Any]
 """A row of benchmark.json: the measurements of one model."""
@@ -35,9 +44,9 @@ def problem_of(scores: np.ndarray) -> str | None:
 
 
 def value_of(row: Row | None, metric: str) -> float | None:
-    """Return a metric's value, or None if there is no row or the row lacks the metric."""
+    """Return a metric's value, or None if there is no row, or the row lacks the metric or its value."""
     estimate = None if row is None else (row.get("metrics") or {}).get(metric)
-    return None if estimate is None else float(estimate["value"])
+    return None if estimate is None or estimate.get("value") is None else float(estimate["value"])
 
 
 def _best(rows: Sequence[Row], metric: str) -> Row | None:
@@ -53,19 +62,18 @@ def best_teacher(rows: Sequence[Row], metric: str) -> Row | None:
 
 def floor_of(rows: Sequence[Row], metric: str) -> Row | None:
     """Return the TF-IDF row with the best value of a metric."""
-    return _best([row for row in rows if row["role"] == "baseline" and row["kind"] == "tfidf"], metric)
+    return _best([row for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"], metric)
 
 
-def is_level_with_floor(name: str, rows: Sequence[Row], result: Mapping[str, Any]) -> bool:
-    """Return whether the interval of a model's difference to a TF-IDF row includes 0, so that no difference is shown.
+def is_level_with_floor(name: str, floor: str, result: Mapping[str, Any]) -> bool:
+    """Return whether the interval of a model's difference to the floor includes 0, so that no difference is shown.
 
+    :param floor: the name of the floor's row
     :param result: the report, with its `comparisons`
     """
-    floors = {str(row["name"]) for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"}
     for comparison in result.get("comparisons") or ():
-        first, _, second = str(comparison.get("name", "")).partition(" − ")
         low, high = comparison.get("low"), comparison.get("high")
-        if first == name and second in floors and low is not None and high is not None and low <= 0 <= high:
+        if comparison.get("name") == f"{name} − {floor}" and low is not None and high is not None and low <= 0 <= high:
             return True
     return False
 

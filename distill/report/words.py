@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.metrics.standing import is_level_with_floor
+from distill.metrics.standing import floor_of, is_level_with_floor
 from distill.recipe.black_box import BLACK_BOXES
 from distill.report.content import (
     LOWER_IS_BETTER,
@@ -189,10 +189,13 @@ def warnings(content: BenchmarkResults) -> list[str]:
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
     sentences = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
+    floor = floor_of(content.rows, content.primary or "")
     level = [
         label
         for label, row in content.labelled()
-        if not row.get("under_floor") and is_level_with_floor(str(row["name"]), content.rows, content.raw)
+        if floor is not None
+        and not row.get("under_floor")
+        and is_level_with_floor(str(row["name"]), str(floor["name"]), content.raw)
     ]
     return sentences + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
 

@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from distill.data.splitting import numbered
 from distill.errors import BadInput, JobFailed
 from distill.metrics.logistic import fit_logistic
 from distill.models.files import Runtime
@@ -246,9 +247,9 @@ def top_k_of_queries(queries: Sequence[str], scores: np.ndarray, k: int) -> np.n
     >>> top_k_of_queries(["a", "a", "b", "a"], np.array([0.1, 0.9, 0.0, 0.5]), 2)
     array([False,  True,  True,  True])
     """
-    _, codes = np.unique(np.asarray(queries, dtype=object).astype(str), return_inverse=True)
-    order = np.lexsort((np.arange(len(codes)), -np.asarray(scores), codes))  # by query, best first
-    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) > 0])
+    query_ids = numbered(queries, {})
+    order = np.lexsort((np.arange(len(query_ids)), -np.asarray(scores), query_ids))  # by query, best first
+    starts = np.flatnonzero(np.r_[True, np.diff(query_ids[order]) > 0])
     places = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
     chosen = np.zeros(len(order), dtype=bool)
     chosen[order[places < k]] = True

@@ -21,6 +21,7 @@ import numpy as np
 from distill import runtime
 from distill._moved import moved_names
 from distill.data.scripts import rows_by_script
+from distill.data.splitting import numbered
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.columns import ScoredColumns
@@ -401,7 +402,7 @@ def _metric_difference(
     """Return the metric's name, and the difference export − source with its interval."""
     if labels is None:
         return None, None
-    _, query_ids = np.unique(np.asarray(queries, dtype=str), return_inverse=True)
+    query_ids = numbered(queries, {})
     metric = primary_metric(
         evaluate_scores(scores=scores, labels=labels, query_ids=query_ids, n_bootstrap=2, seed=seed), labels
     )

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 
+from distill.evaluation.benchmark import make_baseline
 from distill.recipe.schema import Recipe
 from distill.run import Run
+from distill.scorers.opening import open_scorer
 from distill.signals import SignalCache, pair_keys
 from recipes.cli import main
 from teachers import cache_signals, train_teachers
@@ -94,7 +97,11 @@ def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_p
     assert code == (1 if said["n_problems"] else 0)
     assert json.loads((tmp_path / "found" / "doctor.json").read_text()) == said
     lines = (tmp_path / "found" / "suspects.tsv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].split("\t") == ["teacher", "row", "query", "document", "label", "score"] and len(lines) == 51
+    columns = ["teacher", "training_pair", "query", "document", "label", "score"]
+    assert lines[0].split("\t") == columns and len(lines) == 51
+    train, first = Run(recipe(backbone, folder)).split.train, dict(zip(columns, lines[1].split("\t"), strict=True))
+    place = int(first["training_pair"]) - 1
+    assert [train.queries[place], train.documents[place]] == [first["query"], first["document"]]
     assert main(command) == 2  # it exists: --overwrite replaces it
     hot = main(["doctor", str(tmp_path / "recipe.yaml"), "objectives.score_match.temperature=100"])
     printed = capsys.readouterr()
@@ -122,6 +129,21 @@ def test_a_teacher_that_is_not_there_yet_is_said_and_a_frozen_one_is_opened(bert
     of_the_teacher = {found.check for found in diagnose(Run(stated)).findings if found.about == "teacher t"}
     assert {"unrelated to labels", "under TF-IDF", "cut texts", "signals"} <= of_the_teacher
     assert not (tmp_path / "run").exists()
+
+
+def test_the_floor_is_that_of_the_report(bert_bi, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(Path(pairs_file()).read_text(encoding="utf-8").split()[:300]) + "\n", encoding="utf-8")
+    given = recipe(bert_bi, tmp_path / "run").model_dump(mode="json", by_alias=True)
+    given["data"]["unlabelled"] = [{"path": str(texts)}]
+    given["objectives"]["similarity"] = {"teacher": "t"}
+    given["benchmark"]["baselines"] = {"tfidf": {"kind": "tfidf"}}
+    run = Run(Recipe.model_validate(given))
+    (finding,) = (finding for finding in diagnose(run).findings if finding.check == "floor")
+    make_baseline(run, "tfidf")
+    train = run.split.train
+    scores = open_scorer(run.baseline("tfidf")).score(train.queries, train.documents)
+    assert finding.numbers["spearman"] == pytest.approx(spearmanr(scores, train.labels).statistic, abs=1e-9)
 
 
 @pytest.mark.parametrize(("objectives", "level"), [({"cosent": {}}, "problem"), ({}, "warning")])

@@ -123,11 +123,12 @@ def test_the_doctor_shows_where_teachers_disagree(tmp_path):
     write_diagnosis(diagnosis, tmp_path / "doctor")
     with (tmp_path / "doctor" / "disagreement.tsv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert list(rows[0]) == ["row", "query", "document", "label", "mixture", "teacher graded", "teacher use", "spread"]
+    teachers = ["teacher graded", "teacher use"]
+    assert list(rows[0]) == ["training_pair", "query", "document", "label", "mixture", *teachers, "spread"]
     spreads = [float(row["spread"]) for row in rows]
     assert spreads == sorted(spreads, reverse=True) and len(rows) == min(200, len(run.split.train))
     first, train = rows[0], run.split.train
-    row = int(first["row"]) - 1
+    row = int(first["training_pair"]) - 1
     assert (train.queries[row], train.documents[row]) == (first["query"], first["document"])
     told = [float(first[f"teacher {name}"]) for name in ("graded", "use")]
     assert float(first["mixture"]) == pytest.approx(0.7 * told[0] + 0.3 * told[1], abs=1e-5)

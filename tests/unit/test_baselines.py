@@ -1,5 +1,7 @@
 """What models are compared with: TF-IDF against scikit-learn, paragraphs by hand, and folders that are whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from distill.errors import BadInput
 from distill.metrics.measures import AblationMse
-from distill.recipe.schema import Paragraphs, TfIdf
+from distill.recipe.schema import Paragraphs, Recipe, TfIdf
+from distill.run import Run
 from distill.scorers.baselines import (
     ParagraphScorer,
     split_paragraphs,
@@ -16,6 +19,7 @@ from distill.scorers.baselines import (
     write_tfidf,
 )
 from distill.scorers.opening import check_scorer_folder, open_scorer
+from tests.conftest import pairs_file
 
 QUERIES = [
     "백엔드 개발자 Python Django 5년",
@@ -169,6 +173,42 @@ def test_characters_are_taken_where_validation_is_in_another_script(caplog):
         settings, values = choose_tfidf(["a nurse", "간호사"], Split(english, english, korean))
     assert (settings.analyzer, settings.ngrams, values) == ("char", (1, 3), {})
     assert "characters 1–3: evaluation is in hangul, validation in latin" in caplog.text
+
+
+def test_stored_scores_are_of_this_machine_and_this_opening(tmp_path, monkeypatch):
+    from distill.evaluation import benchmark
+
+    baselines = {"tfidf": {"kind": "tfidf", "fit": "pair"}}
+    recipe = Recipe.model_validate(
+        {
+            "name": "stored",
+            "data": {"train": pairs_file()},
+            "teachers": {},
+            "benchmark": {"baselines": baselines},
+            "output_dir": str(tmp_path / "run"),
+        }
+    )
+    run = Run(recipe)
+    benchmark.make_baselines(run)
+    (row,) = benchmark._rows(run)
+    opened, open_row = [], benchmark._opened
+    monkeypatch.setattr(benchmark, "_opened", lambda *given: opened.append(1) or open_row(*given))
+
+    def n_opened(run, row=row):
+        opened.clear()
+        benchmark.score_row(run, row, run.split.evaluation)
+        return len(opened)
+
+    assert (n_opened(run), n_opened(run)) == (1, 0)
+    assert n_opened(run, replace(row, max_length=8)) == 1
+    assert n_opened(Run(recipe.model_copy(update={"overwrite": True}))) == 1
+    here = benchmark.environment()
+    monkeypatch.setattr(benchmark, "environment", lambda: here | {"date": "later", "load_average": 9})
+    assert n_opened(run) == 0
+    monkeypatch.setattr(benchmark, "environment", lambda: here | {"cpu": "another"})
+    assert n_opened(run) == 1
+    monkeypatch.setattr(benchmark, "environment", lambda: here | {"versions": here["versions"] | {"openvino": "0"}})
+    assert n_opened(run) == 1
 
 
 def test_the_floor_is_fitted_on_all_text_that_a_student_learns_from():

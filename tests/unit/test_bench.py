@@ -10,7 +10,7 @@ import pytest
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
 from distill.evaluation.benchmark import BenchmarkEntry
-from distill.evaluation.compare_folders import _first_score, _names, check_against
+from distill.evaluation.compare_folders import _first_score, _names, check_against, check_earlier
 from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
 
@@ -90,16 +90,17 @@ def test_growth_sees_what_a_scorer_keeps():
     assert 35 < found["growth_mb"] < 80
 
 
-def report(path, cpu="cpu", **rows):
-    """A benchmark.json whose models have these (latency, throughput, spearman)."""
+def report(path, cpu="cpu", metric="spearman", fingerprint="0123456789abcdef", **rows):
+    """A benchmark.json whose models have these (latency, throughput, metric)."""
     rng = np.random.default_rng(0)
     value = {
-        "primary_metric": "spearman",
+        "primary_metric": metric,
+        "data": {} if fingerprint is None else {"fingerprint": fingerprint},
         "environment": {"cpu": cpu},
         "rows": [
             {
                 "name": name,
-                "metrics": {"spearman": {"value": quality, "low": 0, "high": 1, "n": 9}},
+                "metrics": {metric: {"value": quality, "low": 0, "high": 1, "n": 9}},
                 "per_run": {
                     "latency_ms": (latency * rng.normal(1, 0.02, 200)).tolist(),
                     "throughput_pairs_per_s": (speed * rng.normal(1, 0.02, 40)).tolist(),
@@ -144,6 +145,40 @@ def test_on_another_machine_models_are_compared_relative_to_the_first(tmp_path):
     assert rows[1]["slowdown"]["latency"]["value"] == pytest.approx(1, abs=0.02)
     now = report(tmp_path / "new.json", cpu="slow", a=(20, 50, 0.8), b=(20, 100, 0.79))
     with pytest.raises(GateFailed, match="b: latency 2.* relative to the first model"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+
+
+def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_path, caplog):
+    now = report(tmp_path / "new.json", a=(10, 100, 0.8))
+    report(tmp_path / "old.json", fingerprint="fedcba9876543210", a=(10, 100, 0.8))
+    with pytest.raises(BadInput, match="is of other pairs"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+    pairs = Pairs(["a"], ["b"], np.array([1.0]))
+    with pytest.raises(BadInput, match="is of other pairs"):  # before anything is measured
+        check_earlier(tmp_path / "old.json", [tmp_path / "a"], pairs)
+    report(tmp_path / "old.json", fingerprint=pairs.fingerprint(), a=(10, 100, 0.8))
+    check_earlier(tmp_path / "old.json", [tmp_path / "a"], pairs)
+    assert not caplog.messages
+    report(tmp_path / "old.json", fingerprint=None, a=(10, 100, 0.8))
+    check_earlier(tmp_path / "old.json", [tmp_path / "a"], pairs)
+    assert check_against(now, tmp_path / "old.json", **LIMITS)
+    (said,) = caplog.messages
+    assert "does not say which pairs it measured" in said
+
+
+def test_the_metric_is_the_earlier_one_and_a_drop_that_is_undefined_is_refused(tmp_path):
+    report(tmp_path / "old.json", metric="roc_auc", a=(10, 100, 0.9), b=(5, 200, 0.9))
+    now = report(tmp_path / "new.json", a=(10, 100, 0.8), b=(5, 200, 0.8))
+    with pytest.raises(BadInput, match=r"for a, b, so .*old.json has ROC-AUC, this report has Spearman"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+    rows = check_against(now, tmp_path / "old.json", max_slowdown=1.1, max_metric_drop=None)
+    assert [row["metric_drop"] for row in rows] == [None, None]
+    for row in now["rows"]:
+        row["metrics"]["roc_auc"] = {"value": 0.899, "low": 0, "high": 1, "n": 9}
+    rows = check_against(now, tmp_path / "old.json", **LIMITS)
+    assert {row["metric"] for row in rows} == {"roc_auc"} and rows[0]["metric_drop"] == pytest.approx(0.001)
+    del now["rows"][1]["metrics"]["roc_auc"]
+    with pytest.raises(BadInput, match="ROC-AUC is not in both reports for b, so"):
         check_against(now, tmp_path / "old.json", **LIMITS)
 
 

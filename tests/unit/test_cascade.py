@@ -1,5 +1,7 @@
 """The cascade's three functions on scores whose truth is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -112,6 +114,16 @@ def test_top_k_of_each_query():
     assert top_k_of_queries(queries, scores, 2).tolist() == [True, True, True, True, False]  # the earlier of two ties
     assert not top_k_of_queries(queries, scores, 0).any()
     assert top_k_of_queries([], np.zeros(0), 3).shape == (0,)
+    assert top_k_of_queries(["a", "a\0"], np.zeros(2), 1).all()  # two queries
+
+
+def test_one_long_query_does_not_make_room_for_all_others_as_long():
+    queries = ["long " * 10_000, *(f"query {i}" for i in range(500))]
+    tracemalloc.start()
+    chosen = top_k_of_queries(queries, np.zeros(len(queries)), 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert chosen.all() and peak < 1_000_000  # 100 MB as an array of texts
 
 
 def test_p_is_the_share_of_resamples_at_or_below_the_bound():

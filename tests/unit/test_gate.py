@@ -1,5 +1,6 @@
 """The gate's measures, on scorers whose truth is known: no model."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,22 @@ def test_what_is_not_finite_fails():
     pairs = pairs_of(40)
     report = compare(cross(pairs, np.arange(40.0)), cross(pairs, np.full(40, np.nan)), pairs)
     assert report.failures(INT8) and report.undefined
+
+
+def test_one_long_query_does_not_make_room_for_all_others_as_long():
+    labels, scores = np.tile([0.0, 1.0], 250), np.linspace(-1, 1, 500)
+
+    def peak_of_compare(pairs):
+        tracemalloc.start()
+        compare(cross(pairs, scores), cross(pairs, scores), pairs, labels)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    pairs = pairs_of(500)
+    longer = [("long " * 10_000, "document"), *pairs[1:]]
+    peak_of_compare(pairs)  # what is imported on the way is not counted below
+    assert peak_of_compare(longer) < peak_of_compare(pairs) + 5_000_000  # 100 MB as an array of texts
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, said_of_quality
+from distill.evaluation.benchmark import _UNMEASURED, BenchmarkEntry, Scored, _comparisons, assemble, said_of_quality
 from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import BenchmarkResults
@@ -85,6 +85,32 @@ def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes()
     assert headline(BenchmarkResults.of(result)).endswith(". Not shown to be better than TF-IDF: student")
     shown = {**result, "comparisons": [{**compared, "low": 0.01}]}
     assert said_of_quality(shown) == [] and "TF-IDF" not in headline(BenchmarkResults.of(shown))
+    unknown = {**result, "rows": [*rows[:-1], row("tfidf", "baseline", float("nan"), "tfidf")]}
+    assert "TF-IDF" not in headline(BenchmarkResults.of(unknown))
+
+
+def test_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
+    labels = (np.arange(120) % 2).astype(np.float32)
+    pairs = Pairs([f"q{i}" for i in range(120)], [f"d{i}" for i in range(120)], labels)
+    strengths = {"teacher": 3.0, "student": 1.0, "int8": 1.0, "paragraphs": 1.0, "words": 0.2, "characters": 1.0}
+    roles = {"teacher": "teacher", "student": "student", "int8": "export"}
+    rows = [BenchmarkEntry(name, roles.get(name, "baseline"), tmp_path, None, None, None) for name in strengths]
+    rng, scored = np.random.default_rng(0), {}
+    for name, strength in strengths.items():
+        scores = strength * labels + rng.normal(size=120)
+        scored[name] = Scored(scores, 1 / (1 + np.exp(-scores)), 1)
+    speed = {name: {**_UNMEASURED, "kind": "tfidf"} for name in ("words", "characters")}
+    result = assemble(rows, scored, speed, pairs, bootstrap=Bootstrap(100, 0), comparisons=_comparisons(rows))
+    with_floor = [one for one in result["comparisons"] if one["name"].startswith(("student − ", "int8 − "))]
+    assert [one["name"] for one in with_floor] == ["int8 − student", "student − characters", "int8 − characters"]
+    for one in with_floor[1:]:
+        one |= {"low": -0.1, "high": 0.1}
+    for row in result["rows"]:
+        row.pop("under_floor", None)
+    (said,) = said_of_quality(result)
+    assert said.startswith("Not shown to be better than characters: student, int8.")
+    other = {"name": "student − words", "metric": "roc_auc", "value": 0.0, "low": -0.1, "high": 0.1}
+    assert said_of_quality({**result, "comparisons": [other]}) == []
 
 
 @pytest.mark.parametrize(
