@@ -84,6 +84,12 @@ def print_benchmark(benchmark: Mapping[str, Any], *, as_json: bool) -> None:
         "MB",
     )
     print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
+    measuring = benchmark.get("measuring") or {}
+    if measuring.get("ended_by") == "seconds" and "widest" in measuring:
+        print(
+            f"Speed is less certain than wished: measuring ended by its limit of time, with 95 % intervals of up to "
+            f"{measuring['widest']:.0%} of their value ({measuring.get('widest_row')}; wished: {measuring['interval']:.0%})."
+        )
 
 
 def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:

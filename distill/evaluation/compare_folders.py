@@ -78,7 +78,12 @@ def bench_folders(
         open_scorer(folder, n_threads=rows[0].threads)  # refused before the first one has scored all pairs
     scored = {row.name: _scored(row, pairs) for row in rows}
     speed = measure_rows(rows, pairs, measuring.settings, seed=_SEED, load=measuring.load)
-    measured = {row.name: speed[row.name] | _first_score(row, pairs) for row in rows}
+    with progress("from start to first score", len(rows)) as report:
+        first_scores = dict[str, dict[str, float]]()
+        for row in rows:
+            first_scores[row.name] = _first_score(row, pairs)
+            report(1)
+    measured = {row.name: speed[row.name] | first_scores[row.name] for row in rows}
     result = assemble(
         rows,
         scored,
@@ -175,12 +180,12 @@ def check_against(
 ) -> list[dict[str, Any]]:
     """Compare each model with its row of an earlier report.
 
+    The metric is the earlier report's primary one if both reports have it, else that of the result.
+
     :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
     :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
     :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
         {value, low, high}}, metric_drop, failures
-    The metric is the earlier report's primary one if both reports have it, else that of the result.
-
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
     :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; or if a drop is to be
         checked and a model's drop is undefined

@@ -113,15 +113,16 @@ def _train(
 ) -> dict[str, Any]:
     """Train for the seconds of a stage: a few steps of a copy say how many fit, so that the schedule ends with them."""
     tried = 40
-    began = time.perf_counter()
-    _fit(copy.deepcopy(student), columns, loss, stage, tried, seed)
-    n_steps = max(tried, round(seconds[stage] / ((time.perf_counter() - began) / tried)))
+    n_steps = max(
+        tried, round(seconds[stage] * tried / _fit(copy.deepcopy(student), columns, loss, stage, tried, seed))
+    )
     began = time.perf_counter()
     _fit(student, columns, loss, stage, n_steps, seed)
     return {"stage": stage, "loss": loss, "steps": n_steps, "seconds": round(time.perf_counter() - began)}
 
 
-def _fit(student: Any, columns: Mapping[str, Sequence[Any]], loss: str, stage: str, n_steps: int, seed: int) -> None:
+def _fit(student: Any, columns: Mapping[str, Sequence[Any]], loss: str, stage: str, n_steps: int, seed: int) -> float:
+    """Train, and return the seconds that the trainer itself took."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer import losses
@@ -141,12 +142,13 @@ def _fit(student: Any, columns: Mapping[str, Sequence[Any]], loss: str, stage: s
             logging_steps=100_000,
             disable_tqdm=True,
         )
-        SentenceTransformerTrainer(
+        trainer = SentenceTransformerTrainer(
             model=student,
             args=arguments,
             train_dataset=Dataset.from_dict(dict(columns)),
             loss=getattr(losses, loss)(student),
-        ).train()
+        )
+        return float(trainer.train().metrics["train_runtime"])
 
 
 def _dev_scores(model: Any) -> dict[str, float]:
