@@ -86,7 +86,7 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     summary |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
     log.info("control: %s, %d steps%s", way.in_words, steps, _trials_in_words(values, trial_steps))
     job = make_job("control", control_objectives(run, way.loss), inputs)
-    fit(run, _changed(job, steps, way, evaluations_per_epoch(run, steps), details={**job.details, "control": summary}))
+    fit(run, _changed(job, steps, way, control_evaluations(run, steps), details={**job.details, "control": summary}))
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
 
 
@@ -202,7 +202,7 @@ def _trials(
         if read_card(folder) is None:
             job = make_job(f"control_trial_{way.loss}", control_objectives(run, way.loss), trial)
             try:
-                fit(run, _changed(job, steps, way, evaluations_per_epoch(run, steps), target=folder))
+                fit(run, _changed(job, steps, way, control_evaluations(run, steps), target=folder))
             except Terminated:
                 raise
             except JobFailed as error:  # for example if the learning rate is too high
@@ -220,7 +220,7 @@ def _trials_folder(run: Run) -> Path:
     return run.work / "control_trials"
 
 
-def evaluations_per_epoch(run: Run, steps: int) -> int:
+def control_evaluations(run: Run, steps: int) -> int:
     """Return how often a control of this many steps is evaluated in an epoch: not less often in all than the student."""
     cards = [run.require(stage.student, "train_student") for stage in run.stages]
     n_of_student = sum(row.get("validation") is not None for card in cards for row in card.details["history"])
