@@ -189,15 +189,19 @@ class Scorer:
             yield packed(self._encode(check_texts("texts", chunk, start), prompt, batch_tokens, progress), output)
             start += len(chunk)
 
-    def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+    def encode_queries(
+        self, texts: Iterable[str], *, batch_tokens: int | None = None, progress: bool | OnProgress = False
+    ) -> np.ndarray:
         """Return embeddings under the stored query prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
-        return self._encode(check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), None, progress)
+        return self._encode(check_texts("texts", texts), self._task_prompt(*_QUERY_PROMPTS), batch_tokens, progress)
 
-    def encode_documents(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+    def encode_documents(
+        self, texts: Iterable[str], *, batch_tokens: int | None = None, progress: bool | OnProgress = False
+    ) -> np.ndarray:
         """Return embeddings under the stored document prompt, if any, as `score` uses them; see `encode`."""
         self._check_bi_encoder()
-        return self._encode(check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), None, progress)
+        return self._encode(check_texts("texts", texts), self._task_prompt(*_DOCUMENT_PROMPTS), batch_tokens, progress)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Scores
@@ -512,9 +516,9 @@ class PairedScorer(Scorer):
         """
         check_choice("output", output, OUTPUTS)
         if prompt_name in _QUERY_PROMPTS:
-            return packed(self.encode_queries(texts, progress=progress), output)
+            return packed(self.encode_queries(texts, batch_tokens=batch_tokens, progress=progress), output)
         if prompt_name in _DOCUMENT_PROMPTS:
-            return packed(self.encode_documents(texts, progress=progress), output)
+            return packed(self.encode_documents(texts, batch_tokens=batch_tokens, progress=progress), output)
         return self.document.encode(
             texts, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
         )
@@ -546,13 +550,17 @@ class PairedScorer(Scorer):
         with self.query.remembering(), self.document.remembering():
             yield
 
-    def encode_queries(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+    def encode_queries(
+        self, texts: Iterable[str], *, batch_tokens: int | None = None, progress: bool | OnProgress = False
+    ) -> np.ndarray:
         """Return embeddings of the query model."""
-        return self.query.encode_queries(texts, progress=progress)
+        return self.query.encode_queries(texts, batch_tokens=batch_tokens, progress=progress)
 
-    def encode_documents(self, texts: Iterable[str], *, progress: bool | OnProgress = False) -> np.ndarray:
+    def encode_documents(
+        self, texts: Iterable[str], *, batch_tokens: int | None = None, progress: bool | OnProgress = False
+    ) -> np.ndarray:
         """Return embeddings of the document model."""
-        return self.document.encode_documents(texts, progress=progress)
+        return self.document.encode_documents(texts, batch_tokens=batch_tokens, progress=progress)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens that both models read of each pair. *Shape:* (n_pairs,)."""
@@ -565,9 +573,9 @@ class PairedScorer(Scorer):
     ) -> np.ndarray:
         (query_texts, left), (document_texts, right) = _unique(queries), _unique(documents)
         return row_cosines(
-            self.encode_queries(query_texts, progress=progress),
+            self.encode_queries(query_texts, batch_tokens=batch_tokens, progress=progress),
             left,
-            self.encode_documents(document_texts, progress=progress),
+            self.encode_documents(document_texts, batch_tokens=batch_tokens, progress=progress),
             right,
         )
 

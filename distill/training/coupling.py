@@ -97,7 +97,7 @@ def run_coupled(
 
 
 def _n_outputs(units: Units, unit_numbers: np.ndarray) -> int:
-    return int(units.unit_sequences[unit_numbers].sum()) if len(unit_numbers) else 0
+    return units.unit_sequences_of(unit_numbers) if len(unit_numbers) else 0
 
 
 def _gathered(accelerator: Accelerator, outputs: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -35,7 +35,7 @@ from distill.training.task import TaskStep, Units
 from distill.training.trainset import LoneTexts, Tokenization, TrainSet
 from distill.training.unlabelled import taught_pairs
 
-__all__ = ["Job", "built_for_training", "fit", "seed_parameters_beside"]
+__all__ = ["Job", "built_for_training", "fit", "seed_parameters_beside", "set_embedding_targets"]
 
 log = logging.getLogger(__name__)
 # On a CPU in bf16 the backward pass of fused attention takes a third of a step, of eager attention a tenth: 1.3 times
@@ -213,11 +213,10 @@ def _say_what_is_read(trainset: TrainSet, job: Job) -> None:
 def _learn_one_side(units: TrainSet, job: Job) -> None:
     if job.own_role is not None and job.other_source is not None:
         units.learn_one_side(job.own_role)
-        units.embeddings = job.other_source.embeddings(units.texts, units.roles)
+        units.embeddings = job.other_source.embeddings(units.teacher_texts, units.roles)
 
 
 def _build_step(job: Job) -> Step:
-    import torch
 
     model = built_for_training(job)
     if job.lora is not None:
@@ -225,13 +224,20 @@ def _build_step(job: Job) -> Step:
     seed_parameters_beside(job)
     kinds = {name: source.kind for name, source in job.sources.items()}
     step = Step(model, job.kind, job.objectives, teacher_kinds=kinds, projected_width=job.projected_width)
-    step.block_widths, step.some_unread = job.block_widths, job.some_unread
-    step.axes = None if job.axes is None else torch.from_numpy(job.axes)
+    set_embedding_targets(step, job)
     if job.live:
         step.layer_losses = LayerLosses(job.objectives, model, job.live)
     if job.handed_over is not None:
         take_over(step, job.handed_over, job.name)
     return step
+
+
+def set_embedding_targets(step: Step, job: Job) -> None:
+    """Tell a step how the teachers' embeddings lie: their widths, their axes, and whether some texts have none."""
+    import torch
+
+    step.block_widths, step.some_unread = job.block_widths, job.some_unread
+    step.axes = None if job.axes is None else torch.from_numpy(job.axes)
 
 
 def seed_parameters_beside(job: Job) -> None:

@@ -28,7 +28,7 @@ from distill.recipe.objectives import (
     ScoreMatch,
 )
 from distill.training.mixtures import check_mixtures
-from distill.training.negatives import GuideVectors, Negatives
+from distill.training.negatives import GuideVectors
 from distill.training.read_texts import are_read
 from distill.training.terms import compares_candidates
 from distill.training.trainset import group_pairs, is_ordered
@@ -243,9 +243,7 @@ def _check_guide(where: str, units: "TrainSet", guide: GuideVectors, teacher: st
     """Refuse a guide that leaves no negatives; log the share that it removes in a sample of pairs."""
     _check_embeddings(where, units, teacher, guide.embeddings)
     pairs = np.random.default_rng(0).permutation(len(units.query_rows))[:_SAMPLE_PAIRS]
-    excluded = Negatives(
-        units.query_rows, units.document_rows, units.labels, positive_from=units.positive_from
-    ).excluded(pairs)
+    excluded = units.negatives().excluded(pairs)
     guided = guide.false_negatives(units.query_rows[pairs], units.document_rows[pairs])
     n_negatives = int((~excluded).sum())
     n_dropped = int((guided & ~excluded).sum())

@@ -153,6 +153,10 @@ class PackedText:
         """One each. *Shape:* (n_blocks,)."""
         return np.ones(len(self), dtype=np.int64)
 
+    def unit_sequences_of(self, units: np.ndarray) -> int:
+        """Return the number of the given blocks, which are one sequence each."""
+        return len(units)
+
     def counts(self, units: np.ndarray) -> dict[str, int]:
         """Return how many tokens are chosen in the given blocks."""
         return {"chosen": int(n_chosen(self.tokens.lengths[units], self.probability).sum())}

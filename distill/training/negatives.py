@@ -39,6 +39,8 @@ class Negatives:
     :param query_rows: the sequence of each pair's query. *Shape:* (n_pairs,), as of documents and labels
     :param positive_from: the least label of an answer
     :param guide: a teacher that says more
+    :param text_numbers: the number of each sequence's text, because a text has two sequences where sides have prompts;
+        None takes the sequence's own number. *Shape:* (n_sequences,)
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Negatives:
         guide: GuideVectors | None = None,
         *,
         positive_from: float = 0.5,
+        text_numbers: np.ndarray | None = None,
     ) -> None:
         self.query_rows, self.document_rows, self.guide = query_rows, document_rows, guide
+        self.text_numbers = text_numbers
         positive = np.zeros(len(query_rows), dtype=bool) if labels is None else labels >= positive_from
         order = np.argsort(query_rows[positive], kind="stable")
         self._queries = query_rows[positive][order]
@@ -59,12 +63,17 @@ class Negatives:
     def excluded(self, pairs: np.ndarray) -> np.ndarray:
         """Tell which documents of these pairs are no negatives of their queries; its own document always is among them.
 
-        They are the same text, an answer to the same query anywhere in the training pairs, or a false negative to the guide.
+        They are the same text, the query's own text, an answer to the same query anywhere in the training pairs, or a false
+        negative to the guide.
 
         *Shape:* (n_pairs,) → (n_pairs, n_pairs) bool
         """
         queries, documents = self.query_rows[pairs], self.document_rows[pairs]
         excluded: np.ndarray = documents[:, None] == documents[None, :]
+        query_texts, document_texts = (
+            rows if self.text_numbers is None else self.text_numbers[rows] for rows in (queries, documents)
+        )
+        excluded |= query_texts[:, None] == document_texts[None, :]
         for query in np.unique(queries):
             is_answer = np.isin(documents, self._answers_to(query))
             excluded[queries == query] |= is_answer

@@ -56,6 +56,9 @@ class Units(Protocol):
     def unit_sequences(self) -> np.ndarray:
         """Sequences of each unit. *Shape:* (n_units,)."""
 
+    def unit_sequences_of(self, units: np.ndarray) -> int:
+        """Return the number of sequences in the given units."""
+
     def counts(self, units: np.ndarray) -> Mapping[Any, int]:
         """Return how much of everything that a loss is a mean over the given units hold."""
 

@@ -106,7 +106,7 @@ class Seen:
 def basis_of(term: Term) -> Basis:
     """Return the basis that a term's loss is a mean over; a step without it has no such loss."""
     if isinstance(term, Labels):
-        return "positives" if term.loss == "infonce" else "pairs"
+        return "positives" if term.loss == "infonce" else "labelled"
     if isinstance(term, ScoreMatch):
         return "groups" if term.loss == "kl" else "pairs"
     if isinstance(term, ListTerm):

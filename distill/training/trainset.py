@@ -18,6 +18,7 @@ from torch import Tensor
 from distill.data.cut_texts import CutTexts, count_cut_texts
 from distill.data.pairs import Pairs
 from distill.data.ragged import Ragged
+from distill.data.splitting import numbered
 from distill.data.token_files import tokenize_once
 from distill.data.tokens import TokenTable, tokenize
 from distill.files.artefact import ModelKind
@@ -349,7 +350,18 @@ class TrainSet:
 
     @cached_property
     def _negatives(self) -> Negatives:
-        return Negatives(self.query_rows, self.document_rows, self.labels, self.guide, positive_from=self.positive_from)
+        return self.negatives(self.guide)
+
+    def negatives(self, guide: GuideVectors | None = None) -> Negatives:
+        """Return which documents of a step are no negatives of its queries."""
+        return Negatives(
+            self.query_rows,
+            self.document_rows,
+            self.labels,
+            guide,
+            positive_from=self.positive_from,
+            text_numbers=numbered(self.texts, {}) if self.texts else None,
+        )
 
     def _sides(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor | None]:
         """Return the sequences of both sides; for one learned side its own twice, and the other's teacher vectors."""

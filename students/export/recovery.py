@@ -32,7 +32,7 @@ from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.schema import Recover, Training
 from distill.run import Run
 from distill.training import losses
-from distill.training.fitting import Job, built_for_training, fit
+from distill.training.fitting import Job, built_for_training, fit, set_embedding_targets
 from distill.training.objectives import Step
 from distill.training.trainset import Basis, Batch
 from students.asymmetric import own_side_pairs
@@ -136,6 +136,7 @@ class RecoveryStep(Step):
     def __init__(self, model: Any, job: Job, settings: Recover, float_student: Any) -> None:
         kinds = {name: source.kind for name, source in job.sources.items()}
         super().__init__(model, job.kind, job.objectives, teacher_kinds=kinds)
+        set_embedding_targets(self, job)
         self.settings = settings
         self.float_student = None
         if settings.match_student is not None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import PairedScorer
 from distill.scorers.opening import open_scorer
 from distill.scorers.pairing import pair_up
+from distill.training.fitting import _learn_one_side
 from recipes.cli import main
 from students.asymmetric import write_router
 from tests.conftest import BI_TEACHER, make_run
@@ -119,6 +121,24 @@ def test_student_and_teacher_together_score_as_the_router(finished, tmp_path, ca
     assert main(["score", str(finished.router), str(table), "-o", str(scores), "--overwrite"]) == 0
     found = [float(line.split("\t")[1]) for line in scores.read_text().splitlines()[1:]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_both_models_heed_batch_tokens(finished):
+    both = pair_up(load(finished.student), load(finished.teacher("bi")))
+    for name in ("query", "document"):
+        assert both.encode(["a"], prompt_name=name, batch_tokens=64).shape[0] == 1
+        with pytest.raises(BadInput, match="batch_tokens"):
+            both.encode(["a"], prompt_name=name, batch_tokens=0)
+
+
+def test_a_translation_is_matched_with_its_source():
+    units = SimpleNamespace(
+        texts=["src", "tgt"], teacher_texts=["src", "src"], roles=[1, 1], learn_one_side=lambda role: None
+    )
+    _learn_one_side(
+        units, SimpleNamespace(own_role=1, other_source=SimpleNamespace(embeddings=lambda texts, roles: texts))
+    )
+    assert units.embeddings == ["src", "src"]
 
 
 def test_another_revision_of_the_teacher_is_refused(finished, tmp_path):

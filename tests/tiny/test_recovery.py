@@ -1,6 +1,7 @@
 """Recovery for int8: the simulation is what a static int8 graph computes, and a student that fell short holds after it."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from torch import nn
 from distill.errors import BadInput
 from distill.files.artefact import read_card, revision, write_card
 from distill.models.modeling import load_model, save_model, transformer_of
+from distill.recipe.objectives import EmbeddingMatch
 from distill.recipe.reading import load_recipe
+from distill.recipe.schema import Objectives, Recover
+from students.export.recovery import RecoveryStep
 from students.export.simulation import Int8Linear, rounded, simulate_int8, stays_float
 from students.export.stage import export_student
 from students.train import train_student
@@ -48,6 +52,14 @@ def test_the_simulation_is_quantize_and_dequantize():
     expected = inputs @ weight.T + layer.bias.detach().numpy()
     np.testing.assert_allclose(int8(torch.from_numpy(ROWS)).detach().numpy(), expected, atol=1e-5)
     assert np.abs(expected - layer(torch.from_numpy(ROWS)).detach().numpy()).max() > 1e-4
+
+
+def test_the_teachers_embeddings_lie_as_in_training(bert_bi):
+    objectives = Objectives(embedding_match=EmbeddingMatch(teacher="bi"))
+    facts = {"block_widths": (3, 4), "some_unread": True, "axes": np.eye(2, dtype=np.float32)}
+    job = SimpleNamespace(sources={}, kind="bi_encoder", objectives=objectives, **facts)
+    step = RecoveryStep(load_model(bert_bi), job, Recover(match_student=None), None)
+    assert (step.block_widths, step.some_unread) == ((3, 4), True) and torch.equal(step.axes, torch.eye(2))
 
 
 def test_smoothed_products_are_rounded_as_the_export_rounds_them():

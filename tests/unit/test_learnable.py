@@ -234,13 +234,14 @@ class TestNothingToLearn:
 
 
 def test_a_step_learns_where_it_holds_what_a_loss_is_a_mean_over():
-    held = {"pairs": 4, "groups": 0, "texts": 8, "positives": 0}
+    held = {"pairs": 4, "labelled": 4, "groups": 0, "texts": 8, "positives": 0}
     assert not step_of(CROSS, KL).learns_from(held)
     assert not step_of(BI, MARGIN).learns_from(held)
     assert not step_of(BI, INFONCE).learns_from(held)
     assert step_of(CROSS, KL).learns_from({**held, "groups": 1})
     assert step_of(BI, INFONCE).learns_from({**held, "positives": 1})
     assert step_of(BI, Objectives(margin_mse=MarginMatch(teacher="cross"), labels=Labels())).learns_from(held)
+    assert not step_of(BI, Objectives(labels=Labels())).learns_from({**held, "labelled": 0})
 
 
 def test_new_terms_and_scheduled_ones_learn_where_they_count():

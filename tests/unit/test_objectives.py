@@ -479,6 +479,12 @@ class TestInfoNce:
             [True, False, True],
         ]
 
+    @pytest.mark.parametrize("prompts", [("", ""), ("query: ", "passage: ")])
+    def test_the_querys_own_text_is_no_negative(self, prompts):
+        pairs = Pairs(["a", "c"], ["b", "a"], np.ones(2, dtype=np.float32))
+        trainset = TrainSet.build(Tokenization(BI, WordTokenizer(), 16, prompts, any(prompts)), pairs)
+        assert trainset.negatives().excluded(np.arange(2)).tolist() == [[True, True], [False, True]]
+
     def test_known_positives_of_the_same_query_are_no_negatives(self):
         # a has the positives x and y and the judged negative z, which stays a negative
         labels = np.array([1, 1, 0, 1], dtype=np.float32)
