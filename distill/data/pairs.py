@@ -781,7 +781,7 @@ def _source(section: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -
             hub_split=data.hub_split,
             labelled=False,
         )
-        pairs = pairs.select(range(min(section.max_pairs or len(pairs), len(pairs))))
+        pairs = pairs.select(sample(len(pairs), section.max_pairs, seed))
     else:
         return []
     if data.resume is not None:
