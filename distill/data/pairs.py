@@ -159,6 +159,11 @@ class Split:
         paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
         return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
 
+    @property
+    def training_texts(self) -> list[str]:
+        """Every training text, in a pair or not, each once."""
+        return list(dict.fromkeys([*self.train.queries, *self.train.documents, *self.unpaired]))
+
     def summary(self) -> str:
         """Return how many pairs and texts there are of each kind, in one line."""
         sizes = {

@@ -269,8 +269,7 @@ class Candidates:
 
     @cached_property
     def _sources(self) -> list[str]:
-        split = self.run.learned
-        return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
+        return self.run.learned.training_texts
 
 
 def shaped(config: Any, shape: Shape, n_layers: int) -> Any:

@@ -26,7 +26,7 @@ from students.plan.measuring import texts_of_length
 from students.plan.picture import frontier
 from students.plan.search_shapes import _nothing_fits, _search, choose_shapes
 from students.plan.shapes import Candidates, evenly_kept, fresh_shapes, heads_of
-from tests.conftest import BACKBONE, make_run, tiny_recipe, write_recipe
+from tests.conftest import BACKBONE, BI_TEACHER, make_run, tiny_recipe, write_recipe
 
 SMALL = Plan(widths=(128, 256, 384), layers=(1, 2, 4, 6), feed_forward=(2, 4))
 
@@ -165,6 +165,27 @@ def test_the_section_is_valid_in_the_recipe_it_was_planned_for(tmp_path, changes
         assert (student.backbone.layers, student.backbone.width, student.backbone.vocabulary) == (2, 32, 500)
     else:
         assert student.backbone.teacher == "cross" and student.layers == (0, 1)
+
+
+def test_a_plan_reads_all_text_that_the_student_learns_from(tmp_path):
+    files = {name: tmp_path / f"{name}.tsv" for name in ("unlabelled", "pairs", "parallel")}
+    files["unlabelled"].write_text("text\nalone\n", encoding="utf-8")
+    files["pairs"].write_text("query\tdocument\nlone query\tlone document\n", encoding="utf-8")
+    files["parallel"].write_text("en\tko\nsource\ttarget\n", encoding="utf-8")
+    data = {
+        "unlabelled": [{"path": str(files["unlabelled"])}],
+        "unlabelled_pairs": [{"path": str(files["pairs"])}],
+        "parallel": [{"path": str(files["parallel"]), "source": "en", "target": "ko"}],
+    }
+    learns = {
+        "teachers": {"bi": BI_TEACHER},
+        "student": {"kind": "bi_encoder", "backbone": BACKBONE},
+        "objectives": {"score_match": None, "embedding_match": {"teacher": "bi"}},
+    }
+    run = make_run(tmp_path / "run", data=data, **learns)
+    sources = Candidates(run, tmp_path)._sources
+    assert sources[-5:] == ["alone", "source", "target", "lone query", "lone document"]
+    assert sources == run.learned.training_texts and len(sources) == len(set(sources))
 
 
 def test_texts_have_the_asked_number_of_tokens(tmp_path):
