@@ -29,7 +29,7 @@ from distill.data.splitting import (
     label_shift,
     numbered,
     sample,
-    take_groups,
+    take_nested_groups,
     text_key,
 )
 from distill.data.tables import (
@@ -722,8 +722,8 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
 
     The labelled pairs are for training and validation together, so checkpoints are chosen with few labels as well.
 
-    Queries are taken in an order that depends only on the seed and their texts, so a small share is part of a larger
-    one.
+    Whole queries are taken in an order that depends only on the seed and their texts, up to the first that does not
+    fit, so a small share is part of a larger one.
 
     :raises BadInput: if no pair would keep its label
     """
@@ -732,13 +732,11 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
     target = round(data.labelled_share * len(train)) if data.labelled_share is not None else data.max_labelled or 0
     if target >= len(train):
         return train, Pairs([], [])
-    kept = take_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
-    if data.max_labelled is not None:
-        kept = kept[:target]
+    kept = take_nested_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
     if not kept:
         raise BadInput(
-            f"data.labelled_share, max_labelled: no query has so few pairs that {target} of {len(train)} could keep "
-            "their labels; set more"
+            f"data.labelled_share, max_labelled: the first query drawn has more pairs than the {target} of {len(train)} "
+            "that may keep their labels; set more"
         )
     labelled, kept_set = train.select(kept), set(kept)
     rest = train.select(row for row in range(len(train)) if row not in kept_set)
