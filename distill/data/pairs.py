@@ -29,7 +29,7 @@ from distill.data.splitting import (
     label_shift,
     numbered,
     sample,
-    take_groups,
+    take_nested_groups,
     text_key,
 )
 from distill.data.tables import (
@@ -158,6 +158,11 @@ class Split:
         """Every training text that is in no labelled pair, each once."""
         paired = (*self.unlabelled_pairs.queries, *self.unlabelled_pairs.documents)
         return list(dict.fromkeys([*self.unlabelled, *(text for pair in self.parallel for text in pair), *paired]))
+
+    @property
+    def training_texts(self) -> list[str]:
+        """Every training text, in a pair or not, each once."""
+        return list(dict.fromkeys([*self.train.queries, *self.train.documents, *self.unpaired]))
 
     def summary(self) -> str:
         """Return how many pairs and texts there are of each kind, in one line."""
@@ -717,8 +722,8 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
 
     The labelled pairs are for training and validation together, so checkpoints are chosen with few labels as well.
 
-    Queries are taken in an order that depends only on the seed and their texts, so a small share is part of a larger
-    one.
+    Whole queries are taken in an order that depends only on the seed and their texts, up to the first that does not
+    fit, so a small share is part of a larger one.
 
     :raises BadInput: if no pair would keep its label
     """
@@ -727,13 +732,11 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
     target = round(data.labelled_share * len(train)) if data.labelled_share is not None else data.max_labelled or 0
     if target >= len(train):
         return train, Pairs([], [])
-    kept = take_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
-    if data.max_labelled is not None:
-        kept = kept[:target]
+    kept = take_nested_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
     if not kept:
         raise BadInput(
-            f"data.labelled_share, max_labelled: no query has so few pairs that {target} of {len(train)} could keep "
-            "their labels; set more"
+            f"data.labelled_share, max_labelled: the first query drawn has more pairs than the {target} of {len(train)} "
+            "that may keep their labels; set more"
         )
     labelled, kept_set = train.select(kept), set(kept)
     rest = train.select(row for row in range(len(train)) if row not in kept_set)
@@ -781,7 +784,7 @@ def _source(section: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -
             hub_split=data.hub_split,
             labelled=False,
         )
-        pairs = pairs.select(range(min(section.max_pairs or len(pairs), len(pairs))))
+        pairs = pairs.select(sample(len(pairs), section.max_pairs, seed))
     else:
         return []
     if data.resume is not None:

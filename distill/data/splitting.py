@@ -27,6 +27,7 @@ __all__ = [
     "numbered",
     "sample",
     "take_groups",
+    "take_nested_groups",
     "text_key",
 ]
 
@@ -150,15 +151,35 @@ def _components(queries: Sequence[str], documents: Sequence[str]) -> Groups:
 
 def take_groups(groups: Groups, target: int, seed: int) -> list[int]:
     """Take whole groups in an order given by the seed until `target` rows are reached, at most half more."""
-    digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
     sizes, taken_rows, n_taken = groups.rows.lengths.tolist(), list[np.ndarray](), 0
-    for number in sorted(range(len(digests)), key=digests.__getitem__):
+    for number in _drawn_order(groups, seed):
         if n_taken >= target:
             break
         if n_taken + sizes[number] <= _most(target):
             taken_rows.append(groups.rows[number])
             n_taken += sizes[number]
     return np.sort(np.concatenate(taken_rows)).tolist() if taken_rows else []
+
+
+def take_nested_groups(groups: Groups, at_most: int, seed: int) -> list[int]:
+    """Take whole groups in an order given by the seed, up to the first with which the rows are more than `at_most`.
+
+    What is taken for a number is part of what is taken for a larger one.
+
+    >>> groups = Groups.by_text("aaabbc")
+    >>> [take_nested_groups(groups, at_most, 0) for at_most in (2, 3, 5, 6)]  # drawn: a, c, b
+    [[], [0, 1, 2], [0, 1, 2, 5], [0, 1, 2, 3, 4, 5]]
+    """
+    sizes = groups.rows.lengths
+    order = _drawn_order(groups, seed)
+    n_fitting = int(np.searchsorted(np.cumsum(sizes[order]), at_most, side="right"))
+    return sorted(row for number in order[:n_fitting] for row in groups.rows[number].tolist())
+
+
+def _drawn_order(groups: Groups, seed: int) -> list[int]:
+    """Return the numbers of the groups in an order that depends only on the seed and their names."""
+    digests = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest() for name in groups.names]
+    return sorted(range(len(digests)), key=digests.__getitem__)
 
 
 def _most(target: int) -> float:

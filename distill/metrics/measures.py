@@ -23,7 +23,7 @@ without a positive pair) are left out of its interval. A metric that is undefine
 left out, too, because there is too little data to bound it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -57,6 +57,7 @@ __all__ = [
     "Spearman",
     "TeacherKendall",
     "TeacherSpearman",
+    "defined_metrics",
     "estimate_shares",
     "evaluate_scores",
     "metric_value",
@@ -243,6 +244,11 @@ def paired_samples(
     )
 
 
+def defined_metrics(columns: ScoredColumns) -> list[str]:
+    """Return the names of the metrics that are defined on the data, without an interval and its resamples."""
+    return [key for key, metric in _metrics().items() if metric.plan(columns) is not None]
+
+
 def metric_value(metric: str, columns: ScoredColumns) -> float:
     """Return the value of one of `METRICS`, without an interval.
 
@@ -279,7 +285,7 @@ def retention(metrics: Mapping[str, Estimate], teacher_metrics: Mapping[str, Est
     }
 
 
-def primary_metric(metrics: Mapping[str, Estimate], labels: npt.NDArray[Any] | None) -> str:
+def primary_metric(metrics: Collection[str], labels: npt.NDArray[Any] | None) -> str:
     """Return the report's primary metric: ROC-AUC if there are at most two label values, else Spearman.
 
     If the metrics lack both, it is nDCG@10, else the ablation MSE.

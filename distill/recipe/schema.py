@@ -165,7 +165,7 @@ class UnlabelledPairs(Section):
     columns: Columns | None = None
     """The file's columns of queries and documents. None uses `data.columns`."""
     max_pairs: Count | None = None
-    """How many pairs to take from the file. None takes all of them."""
+    """How many pairs of the file to take at random, with the recipe's seed. None takes all of them."""
     bundled: Count | None = None
     """Source 2: this many generated pairs. They are made like the pairs of `train: bundled`, and none is the same
     pair."""

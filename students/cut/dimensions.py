@@ -139,13 +139,21 @@ _SampledText = tuple[str, str, int]  # the student's text, the teacher's text, q
 
 
 def _sample(run: Run) -> list[_SampledText]:
-    """Return texts of the pairs, other texts if the pairs are few, and translations if a teacher is matched."""
+    """Return texts of the pairs with and without labels, other texts if these are few, and translations if matched.
+
+    Roles are those that the student learns the texts in, because the teacher's embeddings are cached for them.
+    """
     split, rng = run.split, np.random.default_rng(run.recipe.seed)
-    roles = dict.fromkeys(split.train.documents, 1) | dict.fromkeys(split.train.queries, 0)
+    asymmetric, pairs = run.student_section.asymmetric, (split.train, split.unlabelled_pairs)
+    lone_role = 1 if asymmetric is None else asymmetric.role
+    roles = dict.fromkeys((text for part in pairs for text in part.documents), 1)
+    roles |= dict.fromkeys((text for part in pairs for text in part.queries), 0)
     texts = [(text, text, role) for text, role in roles.items()]
     if len(texts) < _SAMPLE_TEXTS:
-        texts += [(text, text, 1) for text in split.unlabelled if text not in roles][: _SAMPLE_TEXTS - len(texts)]
-    translations = [(target, source, 1) for source, target in split.parallel]
+        texts += [(text, text, lone_role) for text in split.unlabelled if text not in roles][
+            : _SAMPLE_TEXTS - len(texts)
+        ]
+    translations = [(target, source, lone_role) for source, target in split.parallel]
     if run.recipe.objectives.embedding_match is None:
         translations = []
     return [*_drawn(_read_by_all(run, texts), rng), *_drawn(_read_by_all(run, translations), rng)]

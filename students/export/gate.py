@@ -20,12 +20,12 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
+from distill.data.pairs import pairs_of
 from distill.data.scripts import rows_by_script
-from distill.data.splitting import numbered
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.columns import ScoredColumns
-from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
+from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.recipe.schema import Export, ExportPrecision
 from distill.runtime.vectors import unit_rows
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
@@ -281,7 +281,7 @@ def compare(
         cosines, worst = _compare_embeddings(reference, exported, [*queries, *documents])
     else:
         cosines, worst = None, _worst_pairs(pairs, scores, own_scores, differences)
-    metric, difference = _metric_difference(scores, own_scores, queries, labels, seed)
+    metric, difference = _metric_difference(scores, own_scores, pairs, labels, seed)
     scripts, too_few = _by_script(pairs, cosines, scores, own_scores, differences)
     undefined, not_judged = _undefined(scores, own_scores, labels, difference)
     if not_judged:
@@ -397,22 +397,18 @@ def _short(text: str, n_characters: int = 64) -> str:
 
 
 def _metric_difference(
-    scores: np.ndarray, own_scores: np.ndarray, queries: Sequence[str], labels: np.ndarray | None, seed: int
+    scores: np.ndarray, own_scores: np.ndarray, pairs: TextPairs, labels: np.ndarray | None, seed: int
 ) -> tuple[str | None, dict[str, float] | None]:
-    """Return the metric's name, and the difference export − source with its interval."""
+    """Return the metric's name, and the difference export − source with its interval, drawn as in the report."""
     if labels is None:
         return None, None
-    query_ids = numbered(queries, {})
-    metric = primary_metric(
-        evaluate_scores(scores=scores, labels=labels, query_ids=query_ids, n_bootstrap=2, seed=seed), labels
-    )
+    drawn_pairs = pairs_of(pairs)
+    query_ids, clusters = drawn_pairs.query_ids, drawn_pairs.clusters
+    columns = ScoredColumns.checked(scores, labels, query_ids, clusters=clusters)
+    metric = primary_metric(defined_metrics(columns), labels)
     try:
-        estimate = paired_difference(
-            metric,
-            *(ScoredColumns.checked(each, labels, query_ids) for each in (own_scores, scores)),
-            n_bootstrap=500,
-            seed=seed,
-        )
+        own_columns = ScoredColumns.checked(own_scores, labels, query_ids, clusters=clusters)
+        estimate = paired_difference(metric, own_columns, columns, n_bootstrap=500, seed=seed)
     except BadInput:  # not defined on these pairs: all labels or scores are equal
         return None, None
     return metric, {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -369,8 +369,7 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
     plan, run = recipe.plan, Run(recipe)
     length = length_of(run)
     scorer = load(model, runtime="openvino", n_threads=plan.threads, max_length=length)
-    sources = list(dict.fromkeys([*run.split.train.queries, *run.split.train.documents]))
-    texts = texts_of_length(scorer.tokenizer, sources, length, scorer.kind)
+    texts = texts_of_length(scorer.tokenizer, run.learned.training_texts, length, scorer.kind)
     result = measure_folders(
         [(model.name, model)],
         texts,

@@ -16,16 +16,17 @@ from typing import Any
 from distill.errors import BadInput
 from distill.files.artefact import content_hash
 from distill.models.modeling import bi_encoder, build_model, prepared, quiet, save_model
-from distill.recipe.schema import FreshBackbone, Plan, TeacherBackbone
+from distill.recipe.schema import FreshBackbone, LayerChoice, Plan, TeacherBackbone
 from distill.run import Run
 from distill.scorers.black_box import open_asked
 from students.cut.bases import Base, base_of, cut_bases, fresh_bases
+from students.cut.depth import layers_by_rule
 from students.export.gate import Thresholds
 from students.export.stage import export_openvino
 from students.plan.cost_model import PRECISIONS, Shape
 from students.plan.measuring import texts_of_length
 
-__all__ = ["Candidates", "cut_backbone", "evenly_kept", "fresh_shapes", "heads_of", "length_of", "shaped"]
+__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "kept_layers", "length_of", "shaped"]
 
 _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # if plan.widths is not set
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # if plan.layers is not set
@@ -33,6 +34,7 @@ _FEED_FORWARD = (2.0, 4.0)  # times the width, if plan.feed_forward is not set
 _LENGTH = 256  # largest number of tokens that a plan measures with, if plan.length is not set
 _CUT_KEPT = {"vocabulary", "width", "embedding_rank"}
 _KEPT = {"pooling", "head", "dimensions", "prompts", "asymmetric", "control"}
+_STARTS_WITH_ITS_FIRST = {"modernbert"}  # model types whose first layer lacks a norm that the others have
 _CALIBRATION_WORDS = 8  # the shortest calibration is enough: quantization ranges do not affect speed
 
 
@@ -59,13 +61,16 @@ def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[S
     ]
 
 
-def evenly_kept(n_layers: int, n_kept: int) -> tuple[int, ...]:
-    """Choose layers at even distances, including the first one.
+def kept_layers(config: Any, n_layers: int, n_kept: int) -> tuple[int, ...]:
+    """Return the layers that a cut encoder keeps: those of `student.layers: {spread: n_kept}`.
 
-    >>> evenly_kept(6, 3), evenly_kept(12, 5)
-    ((0, 2, 4), (0, 2, 4, 7, 9))
+    A single layer is the last one, but the first one of a ModernBERT: its later layers cannot come first.
+
+    :param n_layers: number of layers of the uncut encoder
     """
-    return tuple(place * n_layers // n_kept for place in range(n_kept))
+    if n_kept == 1 and config.model_type in _STARTS_WITH_ITS_FIRST:
+        return (0,)
+    return layers_by_rule(LayerChoice(spread=n_kept), n_layers)
 
 
 def cut_backbone(run: Run) -> str | TeacherBackbone | None:
@@ -178,7 +183,7 @@ class Candidates:
         return {
             "kind": self.kind,
             "backbone": cut,
-            "layers": list(evenly_kept(self._any_base.n_layers, shape.layers)),
+            "layers": list(kept_layers(self._any_base.config, self._any_base.n_layers, shape.layers)),
             "max_length": self.max_length,
             **kept,
             **self._base(shape).section,
@@ -269,8 +274,7 @@ class Candidates:
 
     @cached_property
     def _sources(self) -> list[str]:
-        split = self.run.learned
-        return list(dict.fromkeys([*split.train.queries, *split.train.documents, *split.unlabelled]))
+        return self.run.learned.training_texts
 
 
 def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
@@ -287,5 +291,5 @@ def shaped(config: Any, shape: Shape, n_layers: int) -> Any:
         config.intermediate_size = shape.feed_forward
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:  # local and global attention by layer, as in ModernBERT
-        config.layer_types = [kinds[place] for place in evenly_kept(n_layers, shape.layers)]
+        config.layer_types = [kinds[place] for place in kept_layers(config, n_layers, shape.layers)]
     return config

@@ -59,10 +59,12 @@ def student_corpus(run: Run, section: Student | None = None) -> Corpus:
     else:
         corpus = Corpus()
         corpus.add("train", [*split.train.queries, *split.train.documents])
+        without_labels = [*split.unlabelled_pairs.queries, *split.unlabelled_pairs.documents]
+        corpus.add("unlabelled pairs", without_labels)
         corpus.add("unlabelled", split.unlabelled)
         corpus.add("parallel source", [source for source, _ in split.parallel])
         corpus.add("parallel target", [target for _, target in split.parallel])
-        lone_texts = [*split.train.queries, *split.train.documents, *split.unlabelled]
+        lone_texts = [*split.train.queries, *split.train.documents, *split.unlabelled, *without_labels]
         corpus.contexts.extend(split.parallel)
         corpus.contexts.extend((text,) for text in dict.fromkeys(lone_texts))
     corpus.add("prompts", section.prompts or ())  # prompts come before every text, so none of their tokens may be lost

@@ -181,7 +181,7 @@ def test_the_student_learns_from_all_pairs_and_the_others_from_the_labelled_ones
     data = {**SHORT, "max_labelled": 32}
     student, control = finished(run := tiny_run(**LEARNS_FROM_BI, data=data))
     n_train, n_more = len(run.split.train), len(run.split.unlabelled_pairs)
-    assert n_train + len(run.split.validation) == 32  # few labels to pick a checkpoint by, too
+    assert 28 < n_train + len(run.split.validation) <= 32  # whole queries; few labels to pick a checkpoint by, too
     assert len(taught_pairs(run)) == n_train + n_more and np.isnan(taught_pairs(run).labels).sum() == n_more
     teacher = read_card(run.teacher("bi"))
     assert teacher.details["training"]["step"] == 1  # at most 32 pairs in a step of 32

@@ -103,3 +103,15 @@ def test_columns_of_a_row_belong_together(parallel):
 def test_prompts_are_part_of_the_corpus(trained, tmp_path, parallel):
     run = run_of(trained, tmp_path, parallel, prompts=["query: ", "passage: "])
     assert student_corpus(run).sources["prompts"] == ["query: ", "passage: "]
+
+
+def test_pairs_without_labels_are_part_of_the_corpus(trained, tmp_path, parallel):
+    run = run_of(trained, tmp_path, parallel)
+    before = student_corpus(run)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("query\tdocument\nlone query\tlone document\n", encoding="utf-8")
+    given = json.loads(run.recipe.model_dump_json(exclude={"output_dir", "name"}))
+    given["data"]["unlabelled_pairs"] = [{"path": str(pairs)}]
+    corpus = student_corpus(make_run(run.folder, **given))
+    assert corpus.sources["unlabelled pairs"] == ["lone query", "lone document"]
+    assert corpus.contexts == [*before.contexts, ("lone query",), ("lone document",)]

@@ -420,6 +420,15 @@ class TestLoadSplit:
         places = [int(document[1:]) for document in drawn[0]]  # the head of the file has 0 to 39
         assert 30 < np.mean(places) < 70
 
+    def test_max_pairs_of_unlabelled_pairs_is_a_random_sample_with_the_seed(self, tmp_path):
+        given = {"path": self.write(tmp_path, "more.tsv", prefix="u", n=200), "max_pairs": 40}
+        data = Data(train=self.write(tmp_path), unlabelled_pairs=[given])
+        drawn = [load_split(data, seed=seed).unlabelled_pairs.documents for seed in (1, 1, 2)]
+        assert [len(documents) for documents in drawn] == [40, 40, 40]
+        assert drawn[0] == drawn[1] != drawn[2]
+        places = [int(document.removeprefix("ud")) for document in drawn[0]]  # the head of the file has 0 to 39
+        assert 60 < np.mean(places) < 140
+
     def test_unlabelled_texts_hold_no_held_out_text(self, tmp_path):
         # every text of the pairs stands in the unlabelled file as well, with 10 of its own
         texts = [f"q{i}" for i in range(50)] + [f"d{i}" for i in range(100)] + [f"own{i}" for i in range(10)]

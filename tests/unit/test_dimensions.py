@@ -9,10 +9,11 @@ from distill.recipe.schema import EmbeddingMatch, Labels, Matryoshka, Objectives
 from distill.training.objectives import Step, matryoshka_shares
 from distill.training.row_adam import RowAdamW, clip_row_gradients
 from distill.training.trainset import Batch
-from students.cut.dimensions import least_squares, principal_axes
+from students.cut.dimensions import _sample, least_squares, principal_axes
 from students.cut.sources import AlongAxes
 from students.cut.static import token_weights
 from students.export.static import int8_rows
+from tests.conftest import BI_TEACHER, make_run
 from tests.unit.test_recipe import problems
 
 
@@ -54,6 +55,38 @@ class TestAxes:
         other, _ = principal_axes(vectors[::-1], 6)
         assert np.allclose(one, other, atol=1e-5)
         assert (one[np.abs(one).argmax(axis=0), np.arange(6)] > 0).all()
+
+
+class TestSample:
+    """The texts on which axes and maps are fitted, with the role that the student learns each of them in."""
+
+    def sample(self, tmp_path, **student):
+        files = {name: tmp_path / f"{name}.tsv" for name in ("unlabelled", "pairs", "parallel")}
+        files["unlabelled"].write_text("text\nalone\n", encoding="utf-8")
+        files["pairs"].write_text("query\tdocument\nlone query\tlone document\n", encoding="utf-8")
+        files["parallel"].write_text("en\tko\nsource\ttarget\n", encoding="utf-8")
+        run = make_run(
+            tmp_path / "run",
+            data={
+                "unlabelled": [{"path": str(files["unlabelled"])}],
+                "unlabelled_pairs": [{"path": str(files["pairs"])}],
+                "parallel": [{"path": str(files["parallel"])}],
+            },
+            teachers={"bi": BI_TEACHER},
+            student={"kind": "bi_encoder", "backbone": {"teacher": "bi"}, **student},
+            objectives={"score_match": None, "embedding_match": {"teacher": "bi"}},
+        )
+        return {text: (teacher_text, role) for text, teacher_text, role in _sample(run)}
+
+    def test_has_pairs_without_labels(self, tmp_path):
+        sample = self.sample(tmp_path)
+        assert sample["lone query"] == ("lone query", 0) and sample["lone document"] == ("lone document", 1)
+        assert sample["alone"] == ("alone", 1) and sample["target"] == ("source", 1)
+
+    @pytest.mark.parametrize(("side", "role"), [("query", 0), ("document", 1)])
+    def test_has_lone_texts_in_the_role_of_an_asymmetric_student(self, side, role, tmp_path):
+        sample = self.sample(tmp_path, asymmetric={"side": side})
+        assert sample["alone"] == ("alone", role) and sample["target"] == ("source", role)
 
 
 class TestLeastSquares:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distill.data.pairs import Pairs
 from distill.data.scripts import main_script, rows_by_script, stratified
+from distill.metrics.columns import ScoredColumns
+from distill.metrics.measures import paired_difference
 from students.export.agreement import rank_agreement, settled, top_k_overlap
 from students.export.arithmetic import Arithmetic
 from students.export.calibration import calibration_inputs
@@ -232,6 +235,32 @@ def test_calibration_heeds_the_rare_script(monkeypatch):
     pairs = [*pairs_of(490), *pairs_of(10, "가나")]
     made = calibration_inputs("cross_encoder", None, 99, pairs, 40, 0)
     assert len(made) == 40 and sum(bool(one["row"][0, 0]) for one in made) == 10
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The metric on the labels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_metric_is_chosen_by_the_labels_and_not_by_a_resample():
+    pairs, scores = pairs_of(40), np.linspace(0, 1, 40)
+    labels = (np.arange(40) == 39).astype(np.float32)  # a resample has no positive with probability 0.36
+    model = cross(pairs, scores)
+    assert {compare(model, model, pairs, labels, seed=seed).metric for seed in range(9)} == {"roc_auc"}
+
+
+def test_the_interval_is_drawn_by_document_where_no_query_repeats():
+    rng = np.random.default_rng(0)
+    pairs = [(f"query {row}", f"document {row % 4}") for row in range(80)]
+    labels = (rng.random(80) < 0.5).astype(np.float32)
+    source, export = (labels + rng.normal(0, size, 80) for size in (0.5, 0.9))
+    found = compare(cross(pairs, source), cross(pairs, export), pairs, labels, seed=0)
+    drawn = Pairs(*map(list, zip(*pairs, strict=True)))
+    columns = (
+        ScoredColumns.checked(scores, labels, drawn.query_ids, clusters=drawn.clusters) for scores in (export, source)
+    )
+    expected = paired_difference("roc_auc", *columns, n_bootstrap=500, seed=0)
+    assert found.metric_difference == {"value": expected.value, "low": expected.low, "high": expected.high}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The planner's arithmetic: costs recovered from made-up measurements, budgets, what is measured, what is proposed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -25,8 +26,8 @@ from students.plan.ledger import Ledger
 from students.plan.measuring import texts_of_length
 from students.plan.picture import frontier
 from students.plan.search_shapes import _nothing_fits, _search, choose_shapes
-from students.plan.shapes import Candidates, evenly_kept, fresh_shapes, heads_of
-from tests.conftest import BACKBONE, make_run, tiny_recipe, write_recipe
+from students.plan.shapes import Candidates, fresh_shapes, heads_of, kept_layers, shaped
+from tests.conftest import BACKBONE, BI_TEACHER, make_run, tiny_recipe, write_recipe
 
 SMALL = Plan(widths=(128, 256, 384), layers=(1, 2, 4, 6), feed_forward=(2, 4))
 
@@ -141,7 +142,24 @@ def test_heads_and_layers():
     assert [heads_of(width) for width in (768, 320, 96, 48)] == [12, 5, 3, 3]
     with pytest.raises(BadInput, match=r"plan\.widths: 100 is no multiple of 16"):
         heads_of(100)
-    assert evenly_kept(6, 6) == (0, 1, 2, 3, 4, 5) and evenly_kept(6, 2) == (0, 3) and evenly_kept(12, 1) == (0,)
+
+
+def test_a_plan_keeps_the_layers_that_spread_keeps():
+    bert, modern_bert = (SimpleNamespace(model_type=name) for name in ("bert", "modernbert"))
+    for config in (bert, modern_bert):
+        assert kept_layers(config, 6, 6) == (0, 1, 2, 3, 4, 5) and kept_layers(config, 6, 3) == (0, 3, 5)
+    assert kept_layers(bert, 12, 1) == (11,) and kept_layers(modern_bert, 12, 1) == (0,)
+
+
+def test_layer_types_are_those_of_the_kept_layers():
+    config = SimpleNamespace(
+        model_type="modernbert",
+        hidden_size=32,
+        intermediate_size=64,
+        layer_types=["global", "local", "local", "global"],
+    )
+    found = [shaped(config, Shape(n, 32, 64, 2, 500, 64), 4).layer_types for n in (1, 2, 3)]
+    assert found == [["global"], ["global", "global"], ["global", "local", "global"]]
 
 
 def test_frontier_keeps_what_none_beats():
@@ -165,6 +183,27 @@ def test_the_section_is_valid_in_the_recipe_it_was_planned_for(tmp_path, changes
         assert (student.backbone.layers, student.backbone.width, student.backbone.vocabulary) == (2, 32, 500)
     else:
         assert student.backbone.teacher == "cross" and student.layers == (0, 1)
+
+
+def test_a_plan_reads_all_text_that_the_student_learns_from(tmp_path):
+    files = {name: tmp_path / f"{name}.tsv" for name in ("unlabelled", "pairs", "parallel")}
+    files["unlabelled"].write_text("text\nalone\n", encoding="utf-8")
+    files["pairs"].write_text("query\tdocument\nlone query\tlone document\n", encoding="utf-8")
+    files["parallel"].write_text("en\tko\nsource\ttarget\n", encoding="utf-8")
+    data = {
+        "unlabelled": [{"path": str(files["unlabelled"])}],
+        "unlabelled_pairs": [{"path": str(files["pairs"])}],
+        "parallel": [{"path": str(files["parallel"]), "source": "en", "target": "ko"}],
+    }
+    learns = {
+        "teachers": {"bi": BI_TEACHER},
+        "student": {"kind": "bi_encoder", "backbone": BACKBONE},
+        "objectives": {"score_match": None, "embedding_match": {"teacher": "bi"}},
+    }
+    run = make_run(tmp_path / "run", data=data, **learns)
+    sources = Candidates(run, tmp_path)._sources
+    assert sources[-5:] == ["alone", "source", "target", "lone query", "lone document"]
+    assert sources == run.learned.training_texts and len(sources) == len(set(sources))
 
 
 def test_texts_have_the_asked_number_of_tokens(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distill.data.cut_texts import count_cut_texts, sample_cut_texts
-from distill.data.pairs import Pairs, load_split, split_pairs
+from distill.data.pairs import Pairs, keep_labelled, load_split, split_pairs
 from distill.data.splitting import _components, beyond_chance, held_together, hold_out, label_shift, sample, text_key
 from distill.data.tokens import tokenize
 from distill.errors import BadInput
@@ -200,6 +200,26 @@ def test_samples_are_random_and_in_order():
     assert drawn == sorted(set(drawn)) and len(drawn) == 100 and max(drawn) > 800
     assert drawn == sample(1000, 100, 5) != sample(1000, 100, 6)
     assert sample(5, 9, 0) == sample(5, None, 0) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("limit", ["max_labelled", "labelled_share"])
+def test_a_smaller_share_of_labels_is_part_of_a_larger_one(limit):
+    queries = [f"q{query}" for query in range(60) for _ in range(1 + query % 7)]
+    pairs = Pairs(queries, [f"d{row}" for row in range(len(queries))], np.zeros(len(queries), dtype=np.float32))
+    for seed in range(5):
+        before = set()
+        for n in range(8, len(pairs), 3):
+            data = Data(train="x", **{limit: n if limit == "max_labelled" else n / len(pairs)})
+            labelled, rest = keep_labelled(pairs, data, seed, [])
+            assert before <= set(labelled.documents) and n - 7 < len(labelled) <= n
+            assert not set(labelled.queries) & set(rest.queries)  # whole queries
+            before = set(labelled.documents)
+
+
+def test_a_query_with_more_pairs_than_may_keep_labels_is_said():
+    pairs = Pairs(["q"] * 5, list("abcde"), np.zeros(5, dtype=np.float32))
+    with pytest.raises(BadInput, match="the first query drawn has more pairs than the 3 of 5 that may keep their"):
+        keep_labelled(pairs, Data(train="x", max_labelled=3), 0, [])
 
 
 class TestCutTexts:
