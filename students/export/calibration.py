@@ -10,7 +10,7 @@ from distill._moved import moved_names
 from distill.data.scripts import rows_by_script, stratified
 from distill.files.artefact import ModelKind
 
-__all__ = ["Sample", "calibration_inputs", "rows_over_lengths", "show_linear_inputs"]
+__all__ = ["Sample", "calibration_inputs", "rows_over_lengths", "show_linear_inputs", "with_prompts"]
 
 __getattr__ = moved_names(__name__)
 
@@ -49,6 +49,15 @@ def calibration_inputs(
         if n_rows:
             rows += groups[script][rows_over_lengths(table.lengths[groups[script]], n_rows, seed)].tolist()
     return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
+
+
+def with_prompts(pairs: Sequence[tuple[str, str]], prompts: tuple[str, str]) -> Sequence[tuple[str, str]]:
+    """Return pairs as a bi-encoder reads them: with the prompts of queries and documents before the texts.
+
+    >>> with_prompts([("a", "b")], ("query: ", ""))
+    [('query: a', 'b')]
+    """
+    return [(prompts[0] + left, prompts[1] + right) for left, right in pairs] if any(prompts) else pairs
 
 
 def rows_over_lengths(lengths: np.ndarray, n_rows: int, seed: int) -> list[int]:

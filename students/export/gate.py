@@ -26,6 +26,7 @@ from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
+from distill.models.prompts import folder_prompts
 from distill.recipe.schema import Export, ExportPrecision
 from distill.runtime.vectors import unit_rows
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
@@ -278,11 +279,11 @@ def compare(
     own_scores = exported.score(queries, documents)
     differences = np.abs(reference.unit(scores) - exported.unit(own_scores))
     if reference.kind == "bi_encoder":
-        cosines, worst = _compare_embeddings(reference, exported, [*queries, *documents])
+        cosines, worst = _compare_embeddings(reference, exported, pairs)
     else:
         cosines, worst = None, _worst_pairs(pairs, scores, own_scores, differences)
     metric, difference = _metric_difference(scores, own_scores, pairs, labels, seed)
-    scripts, too_few = _by_script(pairs, cosines, scores, own_scores, differences)
+    scripts, too_few = _by_script(_judged_texts(exported, pairs), cosines, scores, own_scores, differences)
     undefined, not_judged = _undefined(scores, own_scores, labels, difference)
     if not_judged:
         log.warning(
@@ -313,13 +314,16 @@ def compare(
 
 
 def _by_script(
-    pairs: TextPairs, cosines: np.ndarray | None, scores: np.ndarray, own_scores: np.ndarray, differences: np.ndarray
+    texts: Sequence[str],
+    cosines: np.ndarray | None,
+    scores: np.ndarray,
+    own_scores: np.ndarray,
+    differences: np.ndarray,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Return the values of each script with enough texts, and the number of texts of the others.
 
-    :param cosines: of the unique texts of the pairs, in order; None for a cross-encoder, whose pairs are compared
+    :param cosines: of the texts, in order; None for a cross-encoder, whose pairs are compared
     """
-    texts = [f"{left} {right}" for left, right in pairs] if cosines is None else _unique_texts(pairs)
     found: dict[str, dict[str, Any]] = {}
     too_few: dict[str, int] = {}
     for script, rows in rows_by_script(texts).items():
@@ -355,18 +359,35 @@ def _undefined(
     return (), (("metric_drop",) if lacks_metric else ())
 
 
-def _unique_texts(pairs: TextPairs) -> list[str]:
-    return list(dict.fromkeys([*(left for left, _ in pairs), *(right for _, right in pairs)]))
+def _sides(exported: runtime.Scorer, pairs: TextPairs) -> tuple[list[str], list[str]]:
+    """Return the different queries and the different documents; without prompts, all different texts and none."""
+    queries, documents = [left for left, _ in pairs], [right for _, right in pairs]
+    if not any(folder_prompts(exported.path)):
+        return list(dict.fromkeys([*queries, *documents])), []
+    return list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+
+
+def _judged_texts(exported: runtime.Scorer, pairs: TextPairs) -> list[str]:
+    """Return what is compared by script: a bi-encoder's texts, a cross-encoder's pairs."""
+    if exported.kind != "bi_encoder":
+        return [f"{left} {right}" for left, right in pairs]
+    queries, documents = _sides(exported, pairs)
+    return [*queries, *documents]
 
 
 def _compare_embeddings(
-    reference: runtime.Scorer, exported: runtime.Scorer, texts: Sequence[str]
+    reference: runtime.Scorer, exported: runtime.Scorer, pairs: TextPairs
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    unique = list(dict.fromkeys(texts))
-    exported_vectors, reference_vectors = (
-        _exact_unit_rows(exported.encode(unique)),
-        _exact_unit_rows(reference.encode(unique)),
-    )
+    """Compare the embeddings of all different texts, each under the prompt of its side."""
+    queries, documents = _sides(exported, pairs)
+
+    def embedded(scorer: runtime.Scorer) -> np.ndarray:
+        if not documents:
+            return _exact_unit_rows(scorer.encode(queries))
+        return _exact_unit_rows(np.concatenate([scorer.encode_queries(queries), scorer.encode_documents(documents)]))
+
+    unique = [*queries, *documents]
+    exported_vectors, reference_vectors = embedded(exported), embedded(reference)
     cosines = (exported_vectors * reference_vectors).sum(axis=1)
     order = np.argsort(cosines, kind="stable")[:5]
     return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]

@@ -3,6 +3,7 @@
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,16 @@ from distill.metrics.measures import paired_difference
 from students.export.agreement import rank_agreement, settled, top_k_overlap
 from students.export.arithmetic import Arithmetic
 from students.export.calibration import calibration_inputs
-from students.export.gate import DEFAULT_THRESHOLDS, N_OF_SCRIPT, ParityReport, Thresholds, check_gate, compare
+from students.export.gate import (
+    DEFAULT_THRESHOLDS,
+    N_OF_SCRIPT,
+    ParityReport,
+    Thresholds,
+    _compare_embeddings,
+    _judged_texts,
+    check_gate,
+    compare,
+)
 
 FP32, INT8 = DEFAULT_THRESHOLDS["fp32"], DEFAULT_THRESHOLDS["int8"]
 
@@ -129,6 +139,27 @@ def test_a_score_that_depends_on_the_batch_is_refused_in_every_static_precision(
     limits = DEFAULT_THRESHOLDS[precision]
     assert not [line for line in report.failures(limits) if "batch" in line]
     assert any("batch_difference 0.2" in line for line in replace(report, batch_difference=0.2).failures(limits))
+
+
+def test_each_side_is_compared_under_its_own_prompt(tmp_path):
+    (tmp_path / "config_sentence_transformers.json").write_text('{"prompts": {"query": "q: ", "document": "d: "}}')
+    asked = []
+
+    def encode(side):
+        def encoded(texts):
+            asked.append((side, list(texts)))
+            return np.ones((len(texts), 2), dtype=np.float32)
+
+        return encoded
+
+    names = {name: encode(name) for name in ("encode", "encode_queries", "encode_documents")}
+    scorer = SimpleNamespace(kind="bi_encoder", path=tmp_path, **names)
+    cosines, _ = _compare_embeddings(scorer, scorer, [("a", "b"), ("a", "a")])
+    assert len(cosines) == 3 and asked[:2] == [("encode_queries", ["a"]), ("encode_documents", ["b", "a"])]
+    assert _judged_texts(scorer, [("a", "b"), ("a", "a")]) == ["a", "b", "a"]
+    (tmp_path / "config_sentence_transformers.json").unlink()
+    _compare_embeddings(scorer, scorer, [("a", "b"), ("a", "a")])
+    assert asked[-1] == ("encode", ["a", "b"])
 
 
 def test_what_is_not_finite_fails():
