@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput, JobFailed, Terminated
-from distill.files.artefact import content_hash, read_card
+from distill.files.artefact import Artefact, content_hash, read_card
 from distill.recipe.checks import SOLE_LOSSES
 from distill.recipe.objectives import Term, by_labels_alone
 from distill.recipe.schema import Control, Labels, Objectives, SoleLoss, Training
@@ -183,8 +183,11 @@ def _plain_label_terms(objectives: Objectives) -> dict[str, Any]:
 
 def steps_of_student(run: Run) -> int:
     """Return how many optimizer steps the finished student took in all of its stages."""
-    cards = [run.require(stage.student, "train_student") for stage in run.stages]
-    return sum(int(card.details["training"]["step"]) for card in cards)
+    return sum(int(card.details["training"]["step"]) for card in _student_cards(run))
+
+
+def _student_cards(run: Run) -> list[Artefact]:
+    return [run.require(stage.student, "train_student") for stage in run.stages]
 
 
 def _trials(
@@ -222,8 +225,8 @@ def _trials_folder(run: Run) -> Path:
 
 def control_evaluations(run: Run, steps: int) -> int:
     """Return how often a control of this many steps is evaluated in an epoch: not less often in all than the student."""
-    cards = [run.require(stage.student, "train_student") for stage in run.stages]
-    n_of_student = sum(row.get("validation") is not None for card in cards for row in card.details["history"])
+    histories = [card.details["history"] for card in _student_cards(run)]
+    n_of_student = sum(row.get("validation") is not None for history in histories for row in history)
     n_units = len(run.split.train) / (run.recipe.data.candidates or 1)
     epochs = steps * run.student_section.training.global_batch / n_units
     return max(1, math.ceil(n_of_student / epochs))

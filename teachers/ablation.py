@@ -147,9 +147,7 @@ def _cell(run: Run, model: str) -> AblationCell:
     pairs = run.split.evaluation
     metrics = evaluate_scores(
         scores=scored_row.scores,
-        labels=pairs.labels,
-        query_ids=pairs.query_ids,
-        clusters=pairs.clusters,
+        **pairs.metric_columns,
         unit_scores=scored_row.unit,
         n_bootstrap=run.recipe.benchmark.bootstrap,
         seed=run.recipe.seed,

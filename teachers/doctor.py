@@ -293,11 +293,7 @@ def _label_losses(recipe: Recipe) -> list[str | None]:
 def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Floor) -> list[Finding]:
     if validation.labels is None or not np.isfinite(scores).all() or np.ptp(validation.labels) == 0:
         return []
-    columns: dict[str, Any] = {
-        "labels": validation.labels,
-        "query_ids": validation.query_ids,
-        "clusters": validation.clusters,
-    }
+    columns = validation.metric_columns
     metrics = evaluate_scores(scores=scores, **columns, seed=0)
     floor_metrics = evaluate_scores(scores=floor.validation, **columns, seed=0)
     metric = primary_metric(metrics, validation.labels)

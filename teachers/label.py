@@ -234,13 +234,15 @@ def _opening(run: Run, name: str) -> tuple[Path, LoadArguments]:
     from accelerate import PartialState
 
     identity = run.signal_identity(name)
-    precision, max_length = identity.precision, run.recipe.models[name].max_length
-    if identity.runtime != "openvino":
-        return run.teacher(name), LoadArguments(runtime="torch", precision=precision, max_length=max_length)
+    opening = LoadArguments(
+        runtime="openvino" if identity.runtime == "openvino" else "torch",
+        precision=identity.precision,
+        max_length=run.recipe.models[name].max_length,
+    )
+    if opening["runtime"] == "torch":
+        return run.teacher(name), opening
     with PartialState().main_process_first():
-        return _graph(run, name, precision), LoadArguments(
-            runtime="openvino", precision=precision, max_length=max_length
-        )
+        return _graph(run, name, identity.precision), opening
 
 
 def _teacher_on_actors(

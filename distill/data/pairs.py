@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -112,6 +113,11 @@ class Pairs:
         """
         queries = self.query_ids
         return queries if len(self) > queries.max(initial=-1) + 1 else numbered(self.documents, {})
+
+    @cached_property
+    def metric_columns(self) -> dict[str, Any]:
+        """What a metric needs beside scores: labels, query_ids, clusters; arguments of `evaluate_scores`, numbered once."""
+        return {"labels": self.labels, "query_ids": self.query_ids, "clusters": self.clusters}
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of SHA-256 over texts and labels in order."""

@@ -19,6 +19,7 @@ import os
 import re
 import stat
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -136,10 +137,12 @@ def _near(path: Path) -> str:
         return f"; there is no folder {path.parent}"
     if not path.name.startswith("."):
         names = [name for name in names if not name.startswith(".")]  # such as our own half-written files
-    stems = [name.partition(".")[0] for name in names]  # what short names share in a suffix makes none of them near
-    near_stems = difflib.get_close_matches(path.name.partition(".")[0], stems, n=_SHOWN_NAMES, cutoff=0.7)
-    near_names = [name for near in near_stems for name, stem in zip(names, stems, strict=True) if stem == near]
-    return f"; near it: {', '.join(list(dict.fromkeys(near_names))[:_SHOWN_NAMES])}" if near_names else ""
+    by_stem = defaultdict[str, list[str]](list)  # what short names share in a suffix makes none of them near
+    for name in names:
+        by_stem[name.partition(".")[0]].append(name)
+    near_stems = difflib.get_close_matches(path.name.partition(".")[0], by_stem, n=_SHOWN_NAMES, cutoff=0.7)
+    near_names = [name for stem in near_stems for name in by_stem[stem]][:_SHOWN_NAMES]
+    return f"; near it: {', '.join(near_names)}" if near_names else ""
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

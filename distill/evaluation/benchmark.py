@@ -301,21 +301,17 @@ class _Quality:
         teacher = None if self.compared_with in (None, name) else self.scored[self.compared_with].scores
         return evaluate_scores(
             scores=own.scores,
-            labels=self.pairs.labels,
-            query_ids=self.pairs.query_ids,
+            **self.pairs.metric_columns,
             unit_scores=own.unit,
             teacher_scores=teacher,
-            clusters=self.pairs.clusters,
             n_bootstrap=self.bootstrap.n_samples,
             seed=self.bootstrap.seed,
         )
 
     def difference(self, metric: str, first: str, second: str) -> dict[str, Any]:
         """Return how much better the first of two rows is."""
-        pairs = self.pairs
         columns = (
-            ScoredColumns.checked(self.scored[name].scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
-            for name in (first, second)
+            ScoredColumns.checked(self.scored[name].scores, **self.pairs.metric_columns) for name in (first, second)
         )
         difference = paired_difference(metric, *columns, n_bootstrap=self.bootstrap.n_samples, seed=self.bootstrap.seed)
         return {"name": f"{first} − {second}", "metric": metric, **difference.to_dict()}
@@ -685,13 +681,7 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
             f"Worse than {floor['name']} ({value:.3f}), which counts common terms: {', '.join(under)}. "
             "A better teacher or more labels have to come first."
         )
-    level = [
-        row["name"]
-        for row in rows
-        if floor is not None
-        and not row.get("under_floor")
-        and is_level_with_floor(str(row["name"]), str(floor["name"]), result)
-    ]
+    level = [str(row["name"]) for row in rows if is_level_with_floor(row, floor, result)]
     if floor is not None and level:
         warnings.append(
             f"Not shown to be better than {floor['name']}: {', '.join(level)}. The interval of the difference includes 0."

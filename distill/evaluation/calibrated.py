@@ -93,7 +93,7 @@ def teacher_operating_point(
 
 
 def _point(scores: np.ndarray, threshold: float, pairs: Pairs, bootstrap: Bootstrap) -> dict[str, Any]:
-    columns = ScoredColumns.checked(scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
+    columns = ScoredColumns.checked(scores, **pairs.metric_columns)
     found = zip(("precision", "recall"), precision_and_recall(columns, threshold, bootstrap), strict=True)
     return {
         "threshold": threshold,

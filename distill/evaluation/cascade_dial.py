@@ -150,16 +150,13 @@ class _Part:
     def estimates(self, scores: np.ndarray) -> Mapping[str, Estimate]:
         return evaluate_scores(
             scores=scores,
-            labels=self.pairs.labels,
-            query_ids=self.pairs.query_ids,
-            clusters=self.pairs.clusters,
+            **self.pairs.metric_columns,
             n_bootstrap=self.run.recipe.benchmark.bootstrap,
             seed=self.run.recipe.seed,
         )
 
     def _columns(self, scores: np.ndarray) -> ScoredColumns:
-        pairs = self.pairs
-        return ScoredColumns.checked(scores, pairs.labels, pairs.query_ids, clusters=pairs.clusters)
+        return ScoredColumns.checked(scores, **self.pairs.metric_columns)
 
     def claim(self, metric: str, scores: np.ndarray, other_scores: np.ndarray, bound: float) -> Claim:
         """Return the claim that scores exceed other scores in a metric by more than a bound."""

@@ -65,15 +65,19 @@ def floor_of(rows: Sequence[Row], metric: str) -> Row | None:
     return _best([row for row in rows if row.get("role") == "baseline" and row.get("kind") == "tfidf"], metric)
 
 
-def is_level_with_floor(name: str, floor: str, result: Mapping[str, Any]) -> bool:
+def is_level_with_floor(row: Row, floor: Row | None, result: Mapping[str, Any]) -> bool:
     """Return whether the interval of a model's difference to the floor includes 0, so that no difference is shown.
 
-    :param floor: the name of the floor's row
+    A model that is under the floor is not level with it, and none is if there is no floor.
+
     :param result: the report, with its `comparisons`
     """
+    if floor is None or row.get("under_floor"):
+        return False
+    compared = f"{row['name']} − {floor['name']}"
     for comparison in result.get("comparisons") or ():
         low, high = comparison.get("low"), comparison.get("high")
-        if comparison.get("name") == f"{name} − {floor}" and low is not None and high is not None and low <= 0 <= high:
+        if comparison.get("name") == compared and low is not None and high is not None and low <= 0 <= high:
             return True
     return False
 

@@ -190,13 +190,7 @@ def warnings(content: BenchmarkResults) -> list[str]:
     ]
     sentences = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
     floor = floor_of(content.rows, content.primary or "")
-    level = [
-        label
-        for label, row in content.labelled()
-        if floor is not None
-        and not row.get("under_floor")
-        and is_level_with_floor(str(row["name"]), str(floor["name"]), content.raw)
-    ]
+    level = [label for label, row in content.labelled() if is_level_with_floor(row, floor, content.raw)]
     return sentences + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
 
 

@@ -45,10 +45,8 @@ def model_builder(run: Run, section: Teacher | Student | Encoder) -> Callable[..
         return partial(_from_teacher, run.teacher(backbone.teacher), section, seed)
     name = str(backbone)
     if isinstance(backbone, FreshBackbone):
-        train = run.learned.train
-        texts = list(dict.fromkeys([*train.queries, *train.documents, *run.learned.unpaired]))
         with PartialState().main_process_first(), quiet():
-            name = str(fresh_backbone(backbone, texts, seed=seed, folder=run.work / "backbones"))
+            name = str(fresh_backbone(backbone, run.learned.training_texts, seed=seed, folder=run.work / "backbones"))
     return partial(
         build_model,
         kind,

@@ -217,7 +217,6 @@ def _learn_one_side(units: TrainSet, job: Job) -> None:
 
 
 def _build_step(job: Job) -> Step:
-
     model = built_for_training(job)
     if job.lora is not None:
         add_adapters(model, job.lora)

@@ -23,10 +23,9 @@ from distill import runtime
 from distill.data.tokens import tokenize
 from distill.graphs.onnx import GRAPH, open_session
 from distill.machine.cpu import cpu_class, cpu_model, multiplies_int8, usable_cpus
-from distill.models.prompts import folder_prompts
 from distill.recipe.schema import ExportFormat
 from students.export.agreement import rank_agreement
-from students.export.calibration import with_prompts
+from students.export.calibration import as_read
 from students.export.gate import TextPairs
 from students.export.weights import constant_of
 
@@ -75,8 +74,8 @@ def compare_arithmetics(
         "overflow_safe": safe,
         "judged": _in_words(format, safe),
     }
-    prompted = with_prompts(pairs, folder_prompts(exported.path))
-    texts: Sequence[str] = list(dict.fromkeys(text for pair in prompted for text in pair))
+    pairs = as_read(exported.kind, exported.path, pairs)
+    texts: Sequence[str] = list(dict.fromkeys(text for pair in pairs for text in pair))
     documents: Sequence[str] | None = None
     if exported.kind == "cross_encoder":
         texts, documents = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

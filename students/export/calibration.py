@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from distill._moved import moved_names
 from distill.data.scripts import rows_by_script, stratified
 from distill.files.artefact import ModelKind
+from distill.models.prompts import NO_PROMPTS, folder_prompts
 
-__all__ = ["Sample", "calibration_inputs", "rows_over_lengths", "show_linear_inputs", "with_prompts"]
+__all__ = ["Sample", "as_read", "calibration_inputs", "rows_over_lengths", "show_linear_inputs"]
 
 __getattr__ = moved_names(__name__)
 
@@ -51,12 +53,9 @@ def calibration_inputs(
     return [{name: tensor.numpy() for name, tensor in table.batch([row], multiple=1).items()} for row in rows]
 
 
-def with_prompts(pairs: Sequence[tuple[str, str]], prompts: tuple[str, str]) -> Sequence[tuple[str, str]]:
-    """Return pairs as a bi-encoder reads them: with the prompts of queries and documents before the texts.
-
-    >>> with_prompts([("a", "b")], ("query: ", ""))
-    [('query: a', 'b')]
-    """
+def as_read(kind: ModelKind, folder: Path, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return pairs as the model in a folder reads them: a bi-encoder's prompts stand before the texts of their side."""
+    prompts = folder_prompts(folder) if kind == "bi_encoder" else NO_PROMPTS
     return [(prompts[0] + left, prompts[1] + right) for left, right in pairs] if any(prompts) else pairs
 
 

@@ -423,12 +423,11 @@ def _metric_difference(
     """Return the metric's name, and the difference export − source with its interval, drawn as in the report."""
     if labels is None:
         return None, None
-    drawn_pairs = pairs_of(pairs)
-    query_ids, clusters = drawn_pairs.query_ids, drawn_pairs.clusters
-    columns = ScoredColumns.checked(scores, labels, query_ids, clusters=clusters)
+    beside_scores = replace(pairs_of(pairs), labels=labels).metric_columns
+    columns = ScoredColumns.checked(scores, **beside_scores)
     metric = primary_metric(defined_metrics(columns), labels)
     try:
-        own_columns = ScoredColumns.checked(own_scores, labels, query_ids, clusters=clusters)
+        own_columns = ScoredColumns.checked(own_scores, **beside_scores)
         estimate = paired_difference(metric, own_columns, columns, n_bootstrap=500, seed=seed)
     except BadInput:  # not defined on these pairs: all labels or scores are equal
         return None, None

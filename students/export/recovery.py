@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
-from distill.models.prompts import folder_prompts
 from distill.recipe.schema import Recover, Training
 from distill.run import Run
 from distill.training import losses
@@ -37,7 +36,7 @@ from distill.training.fitting import Job, built_for_training, fit, set_embedding
 from distill.training.objectives import Step
 from distill.training.trainset import Basis, Batch
 from students.asymmetric import own_side_pairs
-from students.export.calibration import Sample, calibration_inputs, with_prompts
+from students.export.calibration import Sample, as_read, calibration_inputs
 from students.export.simulation import simulate_int8
 from students.train import student_from, training_inputs, training_job
 
@@ -122,8 +121,8 @@ def _build_step(run: Run, settings: Recover, scale_and_bias: list[float] | None,
 
 def _sample(run: Run, job: Job, model: Any) -> Sample:
     """Draw the inputs with which the export will be calibrated."""
-    own_pairs, n_inputs = own_side_pairs(run, run.split.train), run.recipe.export.calibration_pairs
-    pairs = with_prompts(own_pairs, folder_prompts(run.student)) if job.kind == "bi_encoder" else own_pairs
+    pairs = as_read(job.kind, run.student, own_side_pairs(run, run.split.train))
+    n_inputs = run.recipe.export.calibration_pairs
     return calibration_inputs(job.kind, tokenizer_of(model), job.max_length, pairs, n_inputs, run.recipe.seed)
 
 

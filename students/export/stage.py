@@ -47,13 +47,12 @@ from distill.graphs.onnx import write_tokenizer
 from distill.graphs.openvino import copy_without_weights
 from distill.machine.cpu import cpu_class
 from distill.models.modeling import load_model, transformer_of
-from distill.models.prompts import folder_prompts
 from distill.recipe.schema import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibrate import calibrate_export
 from students.export.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
-from students.export.calibration import Sample, calibration_inputs, with_prompts
+from students.export.calibration import Sample, as_read, calibration_inputs
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
@@ -502,8 +501,7 @@ def _write_card(
 
 
 def _calibration_inputs(reference: runtime.Scorer, pairs: TextPairs, n_inputs: int, seed: int) -> Sample:
-    if reference.kind == "bi_encoder":
-        pairs = with_prompts(pairs, folder_prompts(reference.path))
+    pairs = as_read(reference.kind, reference.path, pairs)
     return calibration_inputs(reference.kind, reference.tokenizer, reference.max_length, pairs, n_inputs, seed)
 
 

@@ -18,8 +18,6 @@ Korean tokens to MiniLM. Its own vocabulary writes Korean in letters.
 import argparse
 import copy
 import json
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from distill.files.artefact import read_card
 from distill.machine.cpu import multiplies_bf16
 from distill.models.modeling import build_model
 from distill.recipe.schema import Columns
+from tests.benchmarks.stock_trainer import train_with_stock
 
 BATCH = 64
 LEARNING_RATES = {"general": 5e-4, "task": 1e-4}  # the recipe's
@@ -113,42 +112,11 @@ def _train(
 ) -> dict[str, Any]:
     """Train for the seconds of a stage: a few steps of a copy say how many fit, so that the schedule ends with them."""
     tried = 40
-    n_steps = max(
-        tried, round(seconds[stage] * tried / _fit(copy.deepcopy(student), columns, loss, stage, tried, seed))
-    )
-    began = time.perf_counter()
-    _fit(student, columns, loss, stage, n_steps, seed)
-    return {"stage": stage, "loss": loss, "steps": n_steps, "seconds": round(time.perf_counter() - began)}
-
-
-def _fit(student: Any, columns: Mapping[str, Sequence[Any]], loss: str, stage: str, n_steps: int, seed: int) -> float:
-    """Train, and return the seconds that the trainer itself took."""
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer import losses
-
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = SentenceTransformerTrainingArguments(
-            folder,
-            max_steps=n_steps,
-            per_device_train_batch_size=BATCH,
-            learning_rate=LEARNING_RATES[stage],
-            warmup_steps=0.1,
-            bf16=multiplies_bf16(),
-            use_cpu=True,
-            save_strategy="no",
-            report_to=[],
-            seed=seed,
-            logging_steps=100_000,
-            disable_tqdm=True,
-        )
-        trainer = SentenceTransformerTrainer(
-            model=student,
-            args=arguments,
-            train_dataset=Dataset.from_dict(dict(columns)),
-            loss=getattr(losses, loss)(student),
-        )
-        return float(trainer.train().metrics["train_runtime"])
+    settings = {"learning_rate": LEARNING_RATES[stage], "bf16": multiplies_bf16(), "seed": seed}
+    seconds_tried = train_with_stock(copy.deepcopy(student), columns, loss, max_steps=tried, **settings)
+    n_steps = max(tried, round(seconds[stage] * tried / seconds_tried))
+    taken = train_with_stock(student, columns, loss, max_steps=n_steps, **settings)
+    return {"stage": stage, "loss": loss, "steps": n_steps, "seconds": round(taken)}
 
 
 def _dev_scores(model: Any) -> dict[str, float]:

@@ -21,12 +21,13 @@ import torch
 
 from distill.data.pairs import Pairs, read_columns
 from distill.models.backbone import resolve_name
-from distill.models.modeling import build_model, quiet, save_model, tokenizer_of
+from distill.models.modeling import build_model, save_model, tokenizer_of
 from distill.recipe.schema import EmbeddingMatch, Objectives, Training
 from distill.runtime.opening import load
 from distill.training.loop import TrainingOutput, train
 from distill.training.objectives import Step
 from distill.training.trainset import LoneTexts, Tokenization, TrainSet
+from tests.benchmarks.stock_trainer import train_with_stock
 
 MAX_LENGTH, BATCH, RATE, SEED = 128, 64, 1e-4, 0
 
@@ -70,27 +71,10 @@ def fresh_student() -> Any:
 
 def theirs(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> None:
     """sentence-transformers' trainer with MSELoss, as its distillation script has it."""
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MSELoss
-
-    with quiet():
-        arguments = SentenceTransformerTrainingArguments(
-            str(folder),
-            num_train_epochs=1,
-            per_device_train_batch_size=BATCH,
-            learning_rate=RATE,
-            warmup_steps=0.1,
-            bf16=True,
-            use_cpu=True,
-            save_strategy="no",
-            report_to=[],
-            seed=SEED,
-            logging_steps=10_000,
-            disable_tqdm=True,
-        )
-        dataset = Dataset.from_dict({"sentence": texts, "label": target.tolist()})
-        SentenceTransformerTrainer(model=student, args=arguments, train_dataset=dataset, loss=MSELoss(student)).train()
+    settings = {"num_train_epochs": 1, "learning_rate": RATE, "bf16": True, "seed": SEED}
+    train_with_stock(
+        student, {"sentence": texts, "label": target}, "MSELoss", per_device_train_batch_size=BATCH, **settings
+    )
 
 
 def ours(student: Any, texts: list[str], target: np.ndarray, folder: Path) -> None:

@@ -10,7 +10,6 @@ labelling seconds are read from its cards.
 
 import argparse
 import json
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from distill.files.artefact import read_card
 from distill.models.modeling import build_model, quiet
 from distill.recipe.schema import Columns
 from students.cut.depth import keep_layers
+from tests.benchmarks.stock_trainer import train_with_stock
 
 COLUMNS = Columns(query="sentence1", document="sentence2", label="score")
 
@@ -50,34 +50,16 @@ def main() -> None:
 
 
 def theirs(train: Pairs, dev: Pairs, layers: list[int]) -> dict[str, float]:
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import MSELoss
-
     texts = list(dict.fromkeys([*train.queries, *train.documents]))
     began = time.perf_counter()
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet():
         teacher = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
         target = teacher.encode(texts, batch_size=64, show_progress_bar=False)
         labelled = time.perf_counter()
         student = build_model("bi_encoder", "all-MiniLM-L6-v2", max_length=128)
         keep_layers(student[0].model, layers)
-        arguments = SentenceTransformerTrainingArguments(
-            folder,
-            num_train_epochs=4,
-            per_device_train_batch_size=64,
-            learning_rate=3e-4,
-            warmup_steps=0.1,
-            bf16=True,
-            use_cpu=True,
-            save_strategy="no",
-            report_to=[],
-            seed=42,
-            logging_steps=10_000,
-            disable_tqdm=True,
-        )
-        dataset = Dataset.from_dict({"sentence": texts, "label": target.tolist()})
-        SentenceTransformerTrainer(model=student, args=arguments, train_dataset=dataset, loss=MSELoss(student)).train()
+    settings = {"num_train_epochs": 4, "learning_rate": 3e-4, "bf16": True, "seed": 42}
+    train_with_stock(student, {"sentence": texts, "label": target}, "MSELoss", **settings)
     ended = time.perf_counter()
     return {
         "n_texts": len(texts),
