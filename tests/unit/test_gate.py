@@ -14,7 +14,7 @@ from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import paired_difference
 from students.export.agreement import rank_agreement, settled, top_k_overlap
 from students.export.arithmetic import Arithmetic
-from students.export.calibration import calibration_inputs
+from students.export.calibration import as_read, calibration_inputs
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
@@ -157,6 +157,8 @@ def test_each_side_is_compared_under_its_own_prompt(tmp_path):
     cosines, _ = _compare_embeddings(scorer, scorer, [("a", "b"), ("a", "a")])
     assert len(cosines) == 3 and asked[:2] == [("encode_queries", ["a"]), ("encode_documents", ["b", "a"])]
     assert _judged_texts(scorer, [("a", "b"), ("a", "a")]) == ["a", "b", "a"]
+    assert as_read("bi_encoder", tmp_path, [("a", "b")]) == [("q: a", "d: b")]
+    assert as_read("cross_encoder", tmp_path, [("a", "b")]) == [("a", "b")]
     (tmp_path / "config_sentence_transformers.json").unlink()
     _compare_embeddings(scorer, scorer, [("a", "b"), ("a", "a")])
     assert asked[-1] == ("encode", ["a", "b"])
