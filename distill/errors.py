@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "FULL_DISK",
     "BadInput",
     "GateFailed",
     "JobFailed",
@@ -27,6 +28,9 @@ __all__ = [
 
 _FROM = re.compile(r"Exception from \S+:\d+: |Check '.{1,120}?' failed at \S+:\d+: ")  # places in OpenVINO's source
 _LONGEST = 300
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# what torch and OpenVINO say of a full disk
+_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "recipes", "students", "teachers")
 _EXTRAS = {
     "aiolimiter": "synthesis",
@@ -79,9 +83,21 @@ class GateFailed(JobFailed):
     """A quality gate refused a result, and the result was not put in place; exit code 1."""
 
 
-def is_full_disk(error: OSError) -> bool:
-    """Return whether the disk was full. The input is then valid, and the job failed."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether a write failed for want of room. The input is then valid, and the job failed.
+
+    Not every library raises an OSError with a number for it, and an error on closing a file hides the error on writing.
+
+    >>> is_full_disk(RuntimeError("basic_ios::clear: iostream error")), is_full_disk(RuntimeError("no such operator"))
+    (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return True
+    said = str(error)
+    if os.strerror(errno.ENOSPC) in said or any(words in said for words in _CANNOT_WRITE):
+        return True
+    earlier = error.__cause__ or error.__context__
+    return earlier is not None and is_full_disk(earlier)
 
 
 def missing_package(error: ImportError) -> BadInput | None:

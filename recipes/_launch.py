@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.errors import BadInput, MatchDistillError, missing_package
+from distill.errors import FULL_DISK, BadInput, MatchDistillError, is_full_disk, missing_package
 from distill.machine.termination import ended_in_order
 from distill.wording import printable
 
@@ -32,12 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["guarded", "join_processes", "launch", "set_up_messages", "stage_main"]
 
 log = logging.getLogger("distill")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # an impossible path: too long, a file used as a folder or the reverse, links in a circle
 _WRONG_PATHS = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-# messages of torch and OpenVINO about a full disk
-_CANNOT_WRITE = ("PytorchStreamWriter failed writing", "file write failed", "iostream error")
 _OURS = ("distill", "teachers", "students", "recipes")
 
 
@@ -143,15 +140,14 @@ def _is_first() -> bool:
 
 
 def _disk_trouble(error: BaseException) -> str | None:
-    """Return a message with advice for an error of the disk; not every library raises an OSError for it."""
-    room, no_space = "; nothing finished was lost, make room", os.strerror(errno.ENOSPC)
-    if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
-        advice = room if error.errno in _FULL else "; nothing finished was lost, allow it or name another place"
-        return f"{os.strerror(error.errno)}: {error.filename or 'the disk'}{advice}"  # pyarrow sets its own text
-    error_text = str(error)
-    if no_space in error_text or any(words in error_text for words in _CANNOT_WRITE):
-        return f"{no_space}: the disk{room}"
-    earlier = error.__cause__ or error.__context__  # an error on closing a file hides the error on writing it
+    """Return a message with advice for an error of the disk; None for any other error."""
+    place = getattr(error, "filename", None) or "the disk"
+    if is_full_disk(error):
+        number = error.errno if isinstance(error, OSError) and error.errno in FULL_DISK else errno.ENOSPC
+        return f"{os.strerror(number)}: {place}; nothing finished was lost, make room"
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        return f"{os.strerror(error.errno)}: {place}; nothing finished was lost, allow it or name another place"
+    earlier = error.__cause__ or error.__context__
     return None if earlier is None else _disk_trouble(earlier)
 
 

@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import BadInput, JobFailed
+from distill.errors import BadInput, JobFailed, is_full_disk
 from distill.files.trust import load_auto
 from distill.models.modeling import quiet
 
@@ -51,6 +51,8 @@ def write_onnx(source: Path, folder: Path) -> dict[str, Any]:
             names = list(module.output_names)
             differences = check_graph(module, lambda features, s=session, n=names: s.run(n, features), "the ONNX graph")  # type: ignore[misc]
         except Exception as error:  # tracer, exporter and runtime raise errors of many types
+            if is_full_disk(error):
+                raise
             first_error = first_error or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from distill.errors import JobFailed
+from distill.errors import JobFailed, is_full_disk
 from distill.files.artefact import new_folder
 from distill.models.compatibility import make_portable
 from distill.models.modeling import quiet
@@ -105,6 +105,8 @@ def trace(source: Path) -> Traced:
             graph = _converted(module)
             _check(module, graph)
         except Exception as error:  # a trace can raise any error of the modelling code
+            if is_full_disk(error):
+                raise
             first_error = first_error or " ".join(str(error).split())[:300]
             log.debug("%s with attention %s: %s", source, attention, error)
             continue

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from distill.data.scripts import rows_with_every_script
+from distill.errors import is_full_disk
 from distill.evaluation.teacher_exports import (
     forget_refusal,
     keep_refusal,
@@ -92,9 +93,9 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
             may_search=False,
             overwrite=True,
         )
-    except OSError:
-        raise  # a full disk is no fault of the teacher
     except Exception as error:  # tracers and quantizers raise whatever modelling code does under them
+        if isinstance(error, OSError) or is_full_disk(error):
+            raise  # no fault of the teacher
         if not isinstance(error, MemoryError):  # at the next start there may be more memory
             keep_refusal(target, inputs, _in_one_line(error))
         log.warning("%s: not made; the run goes on without it: %s", target, _in_one_line(error))

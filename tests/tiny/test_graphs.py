@@ -154,3 +154,12 @@ def test_the_masks_of_transformers_are_back_afterwards():
         assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is graph._additive_mask
         raise RuntimeError
     assert (ALL_MASK_ATTENTION_FUNCTIONS["sdpa"], ALL_MASK_ATTENTION_FUNCTIONS["eager"]) == (sdpa_mask, eager_mask)
+
+
+def test_a_full_disk_is_no_fault_of_the_model(bert_bi, monkeypatch, tmp_path):
+    def full(*_):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("distill.graphs.onnx._export", full)
+    with pytest.raises(RuntimeError, match="iostream"):
+        write_onnx(bert_bi, tmp_path)

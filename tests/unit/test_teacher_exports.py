@@ -1,5 +1,7 @@
 """Which exports the matched teacher gets, and the two factors of × teacher: worked by hand."""
 
+from shutil import copytree
+
 import pytest
 
 from distill.evaluation.teacher_exports import (
@@ -14,7 +16,7 @@ from distill.report.content import BenchmarkResults
 from distill.report.tables import measuring_ended, pairs_measured
 from distill.report.words import headline, kept
 from distill.run import Run
-from tests.conftest import make_run
+from tests.conftest import BI_TEACHER, make_run
 
 
 def row(name, role, runtime, precision, per_second, **more):
@@ -133,6 +135,30 @@ def test_what_is_not_there_is_said_with_its_reason(tmp_path):
     (without,) = teacher_export_notes(make_run(tmp_path, benchmark={"teacher_exports": []}))
     assert "measured in torch alone (benchmark.teacher_exports leaves it out)" in without
     assert teacher_export_notes(make_run(tmp_path, export={"precisions": []})) == []
+
+
+def test_a_full_disk_is_no_reason_to_leave_an_export_out(trained, tmp_path, monkeypatch):
+    from students.export import teacher as exporting
+
+    run = make_run(tmp_path / "run", teachers={"bi": BI_TEACHER}, export={"precisions": ["fp32"]})
+    copytree(trained.folder, run.folder)
+    target = run.teacher_export("cross", "fp32")
+
+    def fails(error):
+        def export(*_, **__):
+            raise error
+
+        monkeypatch.setattr(exporting, "export_model", export)
+        exporting.export_teacher(run)
+
+    with pytest.raises(RuntimeError, match="iostream"):
+        fails(RuntimeError("basic_ios::clear: iostream error"))
+    with pytest.raises(OSError, match="Input/output"):
+        fails(OSError(5, "Input/output error"))
+    fails(MemoryError())
+    assert refusal(target) is None
+    fails(ValueError("no rule for this operator\nand its texts"))
+    assert refusal(target) == "no rule for this operator"
 
 
 @pytest.mark.parametrize(
