@@ -260,7 +260,8 @@ def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | N
     if data.evaluation is None and earlier_evaluation is None:
         _check_classes(pairs, {"training": train, "evaluation": evaluation})
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
-    return _Parts(train, validation, evaluation, unjudged)
+    further = load_labelled_pairs(data, seed, held_out_keys(validation, evaluation), notes)
+    return _Parts(_joined([train, *further]) if further else train, validation, evaluation, unjudged)
 
 
 def _with_texts(parts: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
@@ -436,7 +437,9 @@ def _unlike(train: Pairs, parts: dict[str, Pairs]) -> list[str]:
     return notes
 
 
-def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
+def _load_pairs(
+    source: str, data: Data, seed: int, notes: list[str], option_names: OptionNames = OptionNames()
+) -> Pairs:
     if source == "bundled":
         pairs = _bundled_pairs(data.bundled_pairs, seed)
     else:
@@ -446,6 +449,7 @@ def _load_pairs(source: str, data: Data, seed: int, notes: list[str]) -> Pairs:
             label_range=data.label_range,
             skip_bad_rows=data.skip_bad_rows,
             hub_split=data.hub_split,
+            option_names=option_names,
         )
         if data.max_pairs is not None and data.max_pairs < len(pairs):
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
@@ -752,6 +756,28 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
     return labelled, Pairs(rest.queries, rest.documents)
 
 
+def load_labelled_pairs(data: Data, seed: int, held_out: set[str], notes: list[str]) -> list[Pairs]:
+    """Read the files of `data.labelled_pairs`, without pairs that hold a held-out text.
+
+    :param held_out: keys of held-out texts (`distill.data.splitting.text_key`)
+    :raises BadInput: as `read_pairs`, or if no pair of a file is left
+    """
+    files, section_name = [], "data.labelled_pairs"
+    option_names = OptionNames(columns=f"{section_name}.columns", label_range=f"{section_name}.label_range")
+    for section in data.labelled_pairs:
+        own = {"columns": section.columns, "label_range": section.label_range}
+        file_data = data.model_copy(
+            update={"max_pairs": section.max_pairs, **{name: value for name, value in own.items() if value is not None}}
+        )
+        pairs = _load_pairs(section.path, file_data, seed, notes, option_names)
+        pairs = _without(pairs, held_out, notes, f"pairs of {section.path}", "validates or evaluates")
+        if not len(pairs):
+            raise BadInput(f"{section_name}: every pair of {section.path} holds a validation or evaluation text")
+        log.info("%s: %s with labels to train on", section.path, counted(len(pairs), "pair"))
+        files.append(pairs)
+    return files
+
+
 def load_unlabelled_pairs(
     data: Data, seed: int, train: Pairs, rest: Pairs, held_out: set[str], notes: list[str]
 ) -> Pairs:
@@ -789,6 +815,7 @@ def _source(section: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -
             skip_bad_rows=data.skip_bad_rows,
             hub_split=data.hub_split,
             labelled=False,
+            option_names=OptionNames(columns="data.unlabelled_pairs.columns"),
         )
         pairs = pairs.select(sample(len(pairs), section.max_pairs, seed))
     else:

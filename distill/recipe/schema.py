@@ -77,6 +77,7 @@ __all__ = [
     "Guide",
     "HiddenMatch",
     "LabelLoss",
+    "LabelledPairs",
     "Labels",
     "LambdaLoss",
     "LateInteractionTeacher",
@@ -191,6 +192,30 @@ class UnlabelledPairs(Section):
         return self
 
 
+class LabelledPairs(Section):
+    """Labelled pairs of another file, with columns and labels of its own, to train on beside the pairs of `data.train`.
+
+    None of them validates or evaluates, and pairs with a validation or evaluation text are left out.
+    """
+
+    path: str
+    """A file of pairs, in the formats of `data.train`, or the name of a hub dataset."""
+    columns: Columns | None = None
+    """The file's columns. None uses `data.columns`."""
+    label_range: tuple[float, float] | None = None
+    """The lowest and the highest possible label in this file. None uses `data.label_range`."""
+    max_pairs: Count | None = None
+    """How many pairs of the file to take at random, with the recipe's seed. None takes all of them."""
+
+    @model_validator(mode="after")
+    def _file(self) -> "LabelledPairs":
+        if self.path == "bundled":
+            raise ValueError("path is a file or a hub dataset; generated pairs are data.train=bundled")
+        if self.label_range is not None:
+            check_label_range(self.label_range)
+        return self
+
+
 class Parallel(Section):
     """Texts with translations, for a student that covers more languages than its teacher (Reimers & Gurevych 2020).
 
@@ -250,8 +275,13 @@ class Data(Section):
         tuple[UnlabelledPairs, ...], BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
     ] = ()
     """Pairs without labels. Only the student learns from them, through the teachers' signals."""
+    labelled_pairs: Annotated[
+        tuple[LabelledPairs, ...], BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
+    ] = ()
+    """Further files of labelled pairs to train on: teachers and control, and the student's objectives on labels, use them
+    like the pairs of `train`."""
     labelled_share: Share | None = None
-    """Use the labels of this share of the training pairs, whole queries at a time. The other pairs are used without their
+    """Use the labels of this share of the training pairs of `train`, whole queries at a time. The other pairs are used without their
     labels. None uses all labels."""
     max_labelled: Count | None = None
     """The same limit as a number: at most this many pairs keep their labels. Set this or `labelled_share`."""
@@ -270,10 +300,15 @@ class Data(Section):
     def _range(self) -> "Data":
         if self.labelled_share is not None and self.max_labelled is not None:
             raise ValueError("labelled_share and max_labelled both say how many labels are used; set one")
-        low, high = self.label_range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"label_range is [{low}, {high}]; the lower end comes first")
+        check_label_range(self.label_range)
         return self
+
+
+def check_label_range(label_range: tuple[float, float]) -> None:
+    """Refuse a range that is not finite, or whose lower end does not come first."""
+    low, high = label_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"label_range is [{low}, {high}]; the lower end comes first")
 
 
 Pooling = Literal["mean", "cls", "lasttoken"]

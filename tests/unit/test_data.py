@@ -429,6 +429,53 @@ class TestLoadSplit:
         places = [int(document.removeprefix("ud")) for document in drawn[0]]  # the head of the file has 0 to 39
         assert 60 < np.mean(places) < 140
 
+    def test_labelled_pairs_of_other_files_are_trained_on_with_their_own_columns_and_range(self, tmp_path):
+        lines = [f"{i % 5}\ta{i}\tb{i}" for i in range(50)] + [f"4\td{i}\tc{i}" for i in range(100)]
+        other = str(write_lines(tmp_path / "other.tsv", "score\tone\ttwo", *lines))
+        section = {
+            "path": other,
+            "columns": {"query": "one", "document": "two", "label": "score"},
+            "label_range": [0, 4],
+        }
+        alone = load_split(Data(train=self.write(tmp_path)), seed=1)
+        split = load_split(Data(train=self.write(tmp_path), labelled_pairs=section), seed=1)
+        n_own = len(alone.train)
+        assert split.train.select(range(n_own)).fingerprint() == alone.train.fingerprint()
+        for part in ("validation", "evaluation"):
+            assert getattr(split, part).fingerprint() == getattr(alone, part).fingerprint()
+        held_out = texts_of(split.validation) | texts_of(split.evaluation)
+        assert not texts_of(split.train) & held_out
+        n_left_out = sum(f"d{i}" in held_out for i in range(100))
+        assert 0 < n_left_out == 150 - (len(split.train) - n_own)
+        assert (
+            f"{n_left_out} pairs of {other} hold a text that validates or evaluates and were left out" in split.notes[0]
+        )
+        assert split.train.labels[n_own : n_own + 5].tolist() == [0, 0.25, 0.5, 0.75, 1]
+        few = Data(train=self.write(tmp_path), labelled_pairs={**section, "max_pairs": 20}, labelled_share=0.5)
+        assert load_split(few, seed=1).train.documents[-20:] != split.train.documents[-20:]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"columns": {"label": "grade"}}, r"data\.labelled_pairs\.columns"),
+            ({"label_range": [0, 0.5]}, r"set data\.labelled_pairs\.label_range to .*, here 0 and 1 or beyond"),
+        ],
+    )
+    def test_what_is_wrong_in_labelled_pairs_names_their_section(self, tmp_path, change, message):
+        other = self.write(tmp_path, "other.tsv", prefix="u")
+        with pytest.raises(BadInput, match=message):
+            load_split(Data(train=self.write(tmp_path), labelled_pairs={"path": other, **change}), seed=1)
+
+    def test_labelled_pairs_that_only_evaluate_are_refused(self, tmp_path):
+        rows = ["query\tdocument\tlabel", "fresh\tfresher\t0", "fresh\tfreshest\t1"]
+        evaluation = str(write_lines(tmp_path / "evaluation.tsv", *rows))
+        with pytest.raises(
+            BadInput, match="labelled_pairs: every pair of .*evaluation.tsv holds a validation or evaluation"
+        ):
+            load_split(
+                Data(train=self.write(tmp_path), evaluation=evaluation, labelled_pairs={"path": evaluation}), seed=1
+            )
+
     def test_unlabelled_texts_hold_no_held_out_text(self, tmp_path):
         # every text of the pairs stands in the unlabelled file as well, with 10 of its own
         texts = [f"q{i}" for i in range(50)] + [f"d{i}" for i in range(100)] + [f"own{i}" for i in range(10)]

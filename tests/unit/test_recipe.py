@@ -49,6 +49,14 @@ class TestValues:
             ({"data": {"candidates": 1}}, "data.candidates: got 1;"),
             ({"data": {"label_range": [5, 0]}}, "data: label_range is [5.0, 0.0]; the lower end comes first"),
             ({"data": {"label_range": [0, 0]}}, "data: label_range is [0.0, 0.0]; the lower end comes first"),
+            (
+                {"data": {"labelled_pairs": [{"path": "a.csv", "label_range": [5, 0]}]}},
+                "data.labelled_pairs.0: label_range is [5.0, 0.0]; the lower end comes first",
+            ),
+            (
+                {"data": {"labelled_pairs": [{"path": "bundled"}]}},
+                "data.labelled_pairs.0: path is a file or a hub dataset; generated pairs are data.train=bundled",
+            ),
             ({"data": {"label_range": [0, float("inf")]}}, "data.label_range.1: got inf; it should be a finite number"),
             ({"training": {"epochs": float("inf")}}, "training.epochs: got inf;"),
             ({"training": {"learning_rate": float("nan")}}, "training.learning_rate: got nan;"),
