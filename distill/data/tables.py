@@ -246,21 +246,24 @@ def _delimited_blocks(table: Table, names: Sequence[str], section: str) -> Itera
 
 
 def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
-    seen_keys, numbered, number = dict[str, None](), enumerate(json_rows(table.path), start=1), 0
+    shown_keys, found_names = dict[str, None](), set[str]()
+    numbered, number = enumerate(json_rows(table.path), start=1), 0
     while block_rows := list(islice(numbered, _ROWS_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for number, (_, row) in block_rows:
             keys = {name: name if name in row else named_key(name, row) for name in names}
             if isinstance(row, RepeatedKeys) and (repeated := row.names.intersection(filter(None, keys.values()))):
                 raise BadInput(f"{table.path} row {number}: {min(repeated)!r} stands twice in one object")
-            if len(seen_keys) < len(names) or number <= _SHOWN_ROWS:
-                seen_keys |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
+            if number <= _SHOWN_ROWS:
+                shown_keys |= dict.fromkeys(row)
+            if len(found_names) < len(names):  # a key may come late
+                found_names |= {name for name, key in keys.items() if key is not None}
             for name, values in columns.items():
                 key = keys[name]
                 values.append(None if key is None else row[key])
         yield columns
-    for name in names if number else ():
-        held_name(table.path, name, list(seen_keys), section)
+    if number and (missing := [name for name in names if name not in found_names]):
+        raise _missing(table.path, missing[0], list(shown_keys), section)
 
 
 def _parquet_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:

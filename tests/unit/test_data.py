@@ -465,6 +465,12 @@ class TestUnlabelledTexts:
         texts = load_texts(Unlabelled(path=str(path), columns=("ko", "en")))
         assert texts == ["가", "나", "a", "b"]
 
+    def test_a_key_may_come_after_many_rows_without_it(self, tmp_path):
+        path = write_lines(tmp_path / "t.jsonl", *['{"en": "a", "id": 1}'] * 9, '{"ko": "가"}')
+        assert load_texts(Unlabelled(path=str(path), columns=("ko", "en"))) == ["가", "a"]
+        with pytest.raises(BadInput, match="has no column 'text'; it has en, id; set"):
+            load_texts(Unlabelled(path=str(path)))
+
     def test_are_capped(self, tmp_path):
         path = write_lines(tmp_path / "t.tsv", "text", *(f"t{i}" for i in range(9)))
         given = Unlabelled(path=str(path), max_texts=4)
