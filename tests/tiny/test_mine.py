@@ -14,6 +14,7 @@ from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum
 from distill.mining.mine import MiningInputs, MiningSettings, mine
 from distill.runtime.opening import load
+from distill.runtime.scorer import PairedScorer
 from recipes.cli import main
 
 TOPICS = ["python developer", "night nurse", "tax lawyer", "bus driver", "line cook"]
@@ -150,6 +151,24 @@ def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
         mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher)
     mine(tmp_path / "out", MiningInputs(PAIRS), other, teacher=teacher, overwrite=True)
     assert not asked
+
+
+def test_another_length_of_the_retriever_finds_anew(tmp_path, bert_bi):
+    short, long = (CachedScorer(load(bert_bi, max_length=length), tmp_path / "signals") for length in (4, 32))
+    first = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=short)
+    with pytest.raises(BadInput, match=r"begun with other settings \(retriever, teacher\)"):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=long)
+    again = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=long, overwrite=True)
+    alone = mine(tmp_path / "alone", MiningInputs(PAIRS), ALL, retriever=long)
+    np.testing.assert_array_equal(again.rows, alone.rows)
+    assert (again.rows != first.rows).any()
+
+
+def test_a_text_of_both_sides_is_encoded_by_the_model_of_each_side(tmp_path, bert_bi, xlmr_bi):
+    both = PairedScorer(bert_bi, load(bert_bi), load(xlmr_bi))
+    queries, documents = CachedScorer(both, tmp_path / "signals").embeddings(QUERIES, QUERIES)
+    np.testing.assert_allclose(queries, both.encode_queries(QUERIES), atol=1e-5)
+    np.testing.assert_allclose(documents, both.encode_documents(QUERIES), atol=1e-5)
 
 
 @pytest.mark.parametrize(
