@@ -6,12 +6,12 @@ from typing import Literal, cast
 
 import numpy as np
 
-from distill.errors import JobFailed
 from distill.files.artefact import revision
 from distill.models.prompts import folder_prompts
 from distill.progress import progress
 from distill.runtime.scorer import PairedScorer, Scorer
 from distill.runtime.vectors import row_cosines
+from distill.scorers.scoring import check_finite
 from distill.signals import Identity, SignalCache, pair_keys, text_keys
 
 __all__ = ["CachedScorer"]
@@ -95,13 +95,7 @@ class CachedScorer:
         with progress(f"{self.scorer.path.name}: {what}", len(keys), start=len(keys) - len(missing)) as report:
             for part in _parts(len(missing), _AT_ONCE):
                 rows = missing[part]
-                values = compute(rows)
-                if not np.isfinite(values).all():
-                    raise JobFailed(
-                        f"{self.scorer.path} says NaN or infinity of {int((~np.isfinite(values)).sum())} numbers; "
-                        "set --precision fp32, or take another model"
-                    )
-                self._cache.write(kind, keys[rows], values)
+                self._cache.write(kind, keys[rows], check_finite(self.scorer.path, compute(rows)))
                 report(len(rows))
         self._cache.refresh()
         values = self._cache.read(kind, self._cache.find(kind, keys, what))
