@@ -260,7 +260,7 @@ class TestWhatANewcomerFound:
     def test_a_query_in_two_unicode_forms_is_one(self, tmp_path):
         forms = ["\u1112\u1161\u11ab 개발자", "한 개발자", "한\u200b 개발자"]
         pairs = Pairs(forms, ["한 개발자 모집", "한국 개발자 모집", "두 개발자 모집"], None)
-        settings = MiningSettings(depth=3, strata=(RankStratum(1, 3, 3),))
+        settings = MiningSettings(depth=4, strata=(RankStratum(1, 4, 3),))
         mined = mine(tmp_path / "out", MiningInputs(pairs, ["세 개발자 모집"]), settings)
         assert mined.queries == forms[:1] and mined.counts["drawn"] == 1
         assert [row["document"] for row in read(tmp_path / "out") if row["kind"] == "mined"] == ["세 개발자 모집"]
