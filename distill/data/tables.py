@@ -47,6 +47,7 @@ __all__ = [
     "read_columns",
     "read_text_columns",
     "read_texts",
+    "refuse_column",
     "refused_rows",
     "shown_value",
     "text_problem",
@@ -458,15 +459,25 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 
     :param gaps: leave out the lines of a .txt without a visible character; otherwise they become empty texts, so that
         lines keep their numbers. Either is counted in the log. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is no text, or if lines end in \r alone
+    :raises BadInput: naming the line or row that is no text, or if lines end in \r alone, or a .txt is to have a column
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
+    refuse_column(source, column)
     lines = list(text_rows(table.path))
     kept = [line for line in lines if not is_gap(line)]
     count_gaps(source, len(lines), len(lines) - len(kept), left_out=gaps)
     return _checked(source, "text", kept if gaps else lines, gaps=True)
+
+
+def refuse_column(source: str, column: str) -> None:
+    """Refuse the name of a column of a .txt, which has none; "text" stands for no name.
+
+    :raises BadInput: naming it
+    """
+    if column != "text":
+        raise BadInput(f"{source} is one text a line and has no column {column!r}; name no column")
 
 
 def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:
