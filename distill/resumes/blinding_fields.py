@@ -26,6 +26,11 @@ __all__ = ["LABEL_ALONE", "entries", "labelled"]
 _END = r"(?=[ \t]{0,9}(?:$|[\n|,/)·;]))"
 _KOREAN_NAME = r"(?:[가-힣](?: {1,3}[가-힣]){1,3}(?![가-힣])|[가-힣]{2,4}(?=입니다|님|씨|이며|이고)|[가-힣]{2,5}(?: [가-힣](?![가-힣]))?|[가-힣][OX○●*ㅇ]{1,3}[가-힣]?)"
 _NAME = rf"(?:{_KOREAN_NAME}|[一-龥](?: ?[一-龥]){{1,3}}|{ENGLISH_NAME}|[a-z]{{2,15}} [a-z]{{2,15}})"
+# what stands behind a name in the text of a form: the name in other letters, or the next label
+_AFTER_NAME = (
+    r" {1,3}(?:(?-i:[A-Z][A-Za-z-]{1,20}(?: [A-Z][A-Za-z-]{1,20}){1,2}|[一-龥](?: ?[一-龥]){1,3})[ \t]{0,9}(?:$|[\n|,/(])"
+    r"|(?:생년월일|생일|성별|연령|나이|주소|전화|휴대|핸드폰|이메일|e-?mail|국적|영문|한자|사진|지원)(?:[가-힣 ]{0,6})[ :\t(])"
+)
 _DATE = f"(?:{ENGLISH_DATE}|{KOREAN_DATE})"
 _AGE = rf"(?:(?:만|한국 ?나이|세는 ?나이|올해|현재) ?)?(?:\d{{1,2}}(?: ?세| ?살| years? old| yrs?)?|{AGE_IN_WORDS}(?: ?살| ?세)?|{ENGLISH_AGE})(?![\d.])"
 _CELL = r"[^\n|\t]{1,100}"
@@ -56,7 +61,7 @@ _FIELDS = (
         "name",
         "성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명|예명|필명|별명|한글 ?(?:성명|이름)|영문 ?(?:성명|이름|명)|한[자문] ?(?:성명|이름)?|漢字 ?(?:성명|이름)?|姓 ?名|지원자 ?(?:명|성명)?|작성자|응시자|신청인|비상 ?연락처|보호자(?: ?(?:성명|이름))?|예금주|(?:full |first |last |given |family |middle |maiden |preferred |nick ?)?names?(?:\\(s\\))?|surname|(?:candidate|applicant|employee|nominee)(?:'s (?:full )?name)?|emergency contact",
         _NAME,
-        r"[가-힣](?: {0,3}[가-힣]){1,3}(?=[ \t]{0,9}(?:$|[\n|,/().]))",
+        rf"[가-힣](?: {{0,3}}[가-힣]){{1,3}}(?=[ \t]{{0,9}}(?:$|[\n|,/().])|{_AFTER_NAME})",
     ),
     _Field(
         "birth",

@@ -149,9 +149,9 @@ def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
     return bool(in_brackets or (label and not cell[0].lstrip()[label.end() : label.end() + 1].isalpha()))
 
 
-_OTHER_SPELLING = re.compile(
-    rf" {{0,2}}[(\[/,|·∙•-] ?(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·∙•-]|$| {{2}}))"
-)
+_SPELLING = rf"(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·∙•-]|$| {{2}}))"
+_OTHER_SPELLING = re.compile(rf" {{0,2}}[(\[/,|·∙•-] ?{_SPELLING}")
+_SPACED_SPELLING = re.compile(rf" {{1,3}}{_SPELLING}")
 
 
 def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Iterator[Span]:
@@ -159,12 +159,14 @@ def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Itera
 
     :param labelled: whether the name is the value of a labelled field
     """
+    name = plain[start:end]
+    is_korean = bool(HANGUL.search(name))
     match = _OTHER_SPELLING.match(plain, end)
+    if match is None and labelled and (spaced := _SPACED_SPELLING.match(plain, end)) is not None:
+        match = spaced if spaced[2] or (spaced[3] and is_korean and _is_romanized(name, spaced[3])) else None
     if match is None:
         return
     korean, hanja, english = match.groups()
-    name = plain[start:end]
-    is_korean = bool(HANGUL.search(name))
     if hanja and is_korean:
         yield *match.span(2), "name"
     elif korean and not is_korean and (is_name(korean) or sounds_alike(korean, name)):
@@ -179,11 +181,16 @@ _ROMANIZED = re.compile(rf"(?<![가-힣])([가-힣]{{2,4}}) ?[(/] ?({ENGLISH_WOR
 def romanized_names(plain: str) -> Iterator[Span]:
     """Yield Korean names next to their romanisation, and the romanisation: 채서윤 (Chae Seoyoon)."""
     for match in _ROMANIZED.finditer(plain):
-        korean, words = match[1], match[2].split()
-        pairs = ((words[0], words[-1]), (words[-1], words[0]))  # the surname comes first or last
-        if is_name(korean) and any(sounds_alike(f"{korean[0]} {korean[1]}", f"{a} {b}") for a, b in pairs):
+        if is_name(match[1]) and _is_romanized(match[1], match[2]):
             yield *match.span(1), "name"
             yield *match.span(2), "name"
+
+
+def _is_romanized(korean: str, latin: str) -> bool:
+    """Return whether Latin words may transcribe a Korean name; its surname is the first of them or the last."""
+    letters, words = korean.replace(" ", ""), latin.split()
+    pairs = ((words[0], words[-1]), (words[-1], words[0]))
+    return len(words) > 1 and any(sounds_alike(f"{letters[0]} {letters[1]}", f"{a} {b}") for a, b in pairs)
 
 
 _HANDLES = re.compile(

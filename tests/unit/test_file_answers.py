@@ -93,7 +93,9 @@ def test_a_text_is_found_as_written_and_else_folded(tmp_path, caplog):
 def test_objects_with_other_keys_or_a_key_twice(tmp_path):
     path = tmp_path / "answers.jsonl"
     unscored = [{"query": f"q {row}", "document": "d", "": 0.9} for row in range(150)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*unscored, {"query": "q", "document": "d", "score": 0.5}]))
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*unscored, {"query": "q", "document": "d", "score": 0.5}])
+    )
     fields = {"gives": "scores", "scale": "cosine"}
     assert read_answers("t", teacher(str(path), **fields), [("q", "d")]).values.tolist() == [0.5]
     with pytest.raises(BadInput, match="1 of 1 scores are NaN, infinite or missing"):

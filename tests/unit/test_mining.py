@@ -56,7 +56,10 @@ class TestBm25:
         query = ["파이썬 개발자 python"]
         rows, scores = Bm25(documents, terms=terms).search(query, 2)
         assert rows[0, 0] == 1
-        for documents_given, query_given in ((other_forms, query), (documents, [unicodedata.normalize("NFD", query[0])])):
+        for documents_given, query_given in (
+            (other_forms, query),
+            (documents, [unicodedata.normalize("NFD", query[0])]),
+        ):
             found, found_scores = Bm25(documents_given, terms=terms).search(query_given, 2)
             np.testing.assert_array_equal(found, rows)
             np.testing.assert_allclose(found_scores, scores)

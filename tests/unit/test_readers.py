@@ -353,7 +353,9 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
         read_texts(str(path), "이력")
 
 
-@pytest.mark.parametrize(("content", "n"), [(b"text\na\n\n\n", 2), (b"text,label\na,1\n\nb,1\n\n", 2), (b"text\na\n", 0)])
+@pytest.mark.parametrize(
+    ("content", "n"), [(b"text\na\n\n\n", 2), (b"text,label\na,1\n\nb,1\n\n", 2), (b"text\na\n", 0)]
+)
 def test_empty_lines_at_the_end_are_counted_as_those_between_rows(content, n, tmp_path, caplog):
     path = tmp_path / "texts.csv"
     path.write_bytes(content)
