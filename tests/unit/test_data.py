@@ -162,6 +162,12 @@ class TestLabels:
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", f"a\tb\t{value}")
         assert f"label {value} is outside label_range [0, {label_range[1]}]" in refusal(path, label_range=label_range)
 
+    @pytest.mark.parametrize("label_range", [(1.0, 1.0), (5.0, 0.0), (0.0, float("inf"))])
+    def test_a_range_that_is_none_is_refused(self, tmp_path, label_range):
+        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1")
+        with pytest.raises(BadInput, match="label_range is .* the lower end comes first"):
+            read(path, label_range=label_range)
+
 
 class TestRows:
     @pytest.mark.parametrize("empty", ["", "   ", "\u3000"])
