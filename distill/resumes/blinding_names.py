@@ -21,8 +21,10 @@ from distill.resumes.sections import LINE, MARKS, ResumeSection, match_end
 __all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling", "romanized_names"]
 
 _ROLE_END = r"(?:[가-힣]{1,8}(?:사|자|원|이너|니어|너|트|생|가|인|터|직|장|셰프)|지원자)"
+_BIRTH_DATE = r"(?:19[5-9]\d|200\d)(?: ?[.년월/-] ?\d{1,2}){2}(?: ?일)?+(?!\d| ?[~–-])"  # not the beginning of a period
+_BIRTH_BESIDE = re.compile(f" ({_BIRTH_DATE})")
 _KOREAN_ROLE_NAME = re.compile(
-    rf"(?:{_ROLE_END} )?([가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?: {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d)"
+    rf"(?:{_ROLE_END} )?([가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?: {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d| {_BIRTH_DATE})"
 )
 _INTRODUCTIONS = tuple(
     (signs(words), re.compile(pattern))
@@ -92,7 +94,7 @@ _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
 def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Yield names in introductions ("My name is …"), and names without a label in the first lines."""
+    """Yield names in introductions ("My name is …"), and names without a label in the first lines, with a birth date beside them."""
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
             if is_name(match[1]):
@@ -132,6 +134,8 @@ def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
             and (len(korean[1].replace(" ", "")) > 2 or (number < 2 and not cell[0][korean.end() :].strip()))
         ):
             yield offset + korean.start(1), offset + korean.end(1), "name"
+            if birth := _BIRTH_BESIDE.match(cell[0], korean.end()):
+                yield offset + birth.start(1), offset + birth.end(1), "birth"
             at = korean.end() + 1
         elif HANGUL.search(cell[0]) or number > 3:
             continue
