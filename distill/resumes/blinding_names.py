@@ -94,7 +94,10 @@ _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
 def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Yield names in introductions ("My name is …"), and names without a label in the first lines, with a birth date beside them."""
+    """Yield names in introductions ("My name is …"), and names without a label in the first lines.
+
+    A birth date beside such a name is yielded, too.
+    """
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
             if is_name(match[1]):
