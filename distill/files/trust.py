@@ -130,12 +130,15 @@ def check_files(folder: Path) -> None:
     for number, path in enumerate(_paths(folder)):
         if number > _MOST_FILES:
             raise BadInput(f"{folder} holds more than {_MOST_FILES} files: it is no model folder")
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise BadInput(f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place")
         try:
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise BadInput(
+                    f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place"
+                )
             mode = path.stat().st_mode
-        except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror}); copy the folder again or rebuild it") from None
+        except (OSError, RuntimeError) as error:  # pathlib raises a RuntimeError for links in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"{path} cannot be read ({reason}); copy the folder again or rebuild it") from None
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise BadInput(f"{path} is neither a file nor a folder (a pipe, a socket or a device); remove it")
 

@@ -115,6 +115,12 @@ class TestFolder:
         with pytest.raises(BadInput, match="is a link out of the folder"):
             load(model)
 
+    def test_links_in_a_circle_are_refused(self, model):
+        (model / "a").symlink_to("b")
+        (model / "b").symlink_to("a")
+        with pytest.raises(BadInput, match="cannot be read .*; copy the folder again"):
+            load(model)
+
     def test_a_snapshot_of_the_hubs_cache_is_links(self, model, tmp_path):
         blobs, snapshot = (
             tmp_path / "hub" / "models--a--b" / "blobs",
