@@ -243,6 +243,13 @@ def test_bad_options_are_one_line(options, message, table, tmp_path, capsys):
     assert message in error and "Traceback" not in error and not (tmp_path / "out" / "pairs.jsonl").exists()
 
 
+def test_links_in_a_circle_are_no_model(table, tmp_path, capsys):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert main(["mine", str(table), str(tmp_path / "out"), "--retriever", str(tmp_path / "a")]) == 2
+    assert "is no model folder" in capsys.readouterr().err
+
+
 def test_a_foreign_folder_is_left_alone(table, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
