@@ -11,7 +11,7 @@ from distill.models.prompts import folder_prompts
 from distill.progress import progress
 from distill.runtime.scorer import PairedScorer, Scorer
 from distill.runtime.vectors import row_cosines
-from distill.scorers.scoring import check_finite
+from distill.scorers.scoring import check_numbers
 from distill.signals import Identity, SignalCache, pair_keys, text_keys
 
 __all__ = ["CachedScorer"]
@@ -95,7 +95,7 @@ class CachedScorer:
         with progress(f"{self.scorer.path.name}: {what}", len(keys), start=len(keys) - len(missing)) as report:
             for part in _parts(len(missing), _AT_ONCE):
                 rows = missing[part]
-                self._cache.write(kind, keys[rows], check_finite(self.scorer.path, compute(rows)))
+                self._cache.write(kind, keys[rows], check_numbers(self.scorer.path, compute(rows)))
                 report(len(rows))
         self._cache.refresh()
         values = self._cache.read(kind, self._cache.find(kind, keys, what))

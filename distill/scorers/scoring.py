@@ -10,7 +10,7 @@ from distill.errors import JobFailed
 from distill.progress import OnProgress
 from distill.wording import counted
 
-__all__ = ["SCORER_FILE", "PairScorer", "check_finite"]
+__all__ = ["SCORER_FILE", "PairScorer", "check_numbers"]
 
 SCORER_FILE = "scorer.json"
 """The file that describes the scorer in a folder that is not a sentence-transformers model folder."""
@@ -51,7 +51,7 @@ class PairScorer(Protocol):
         """Return the number of tokens of each pair that are read. *Shape:* (n_pairs,)."""
 
 
-def check_finite(model: Path, values: np.ndarray) -> np.ndarray:
+def check_numbers(model: Path, values: np.ndarray) -> np.ndarray:
     """Return a model's scores or embeddings unchanged.
 
     :raises JobFailed: if one is NaN or infinite, because it would be written and used like any other number
