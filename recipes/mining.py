@@ -1,6 +1,7 @@
 """`distill mine`: read the command line's options and call `distill.mining`."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -85,11 +86,13 @@ def mine_file(
     arguments = opening.arguments()
     check_mining_settings(settings, models["retriever"], has_teacher=any(models.values()))
     inputs = source.read()
-    folders = dict.fromkeys(path.resolve() for path in models.values() if path is not None)
+    # realpath raises no error for links in a circle, which `load` then refuses
+    places = {role: None if path is None else Path(os.path.realpath(path)) for role, path in models.items()}
+    folders = dict.fromkeys(path for path in places.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])
     scorers = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
     retriever, teacher = (
-        None if (path := models[role]) is None else scorers[path.resolve()] for role in ("retriever", "teacher")
+        None if (path := places[role]) is None else scorers[path] for role in ("retriever", "teacher")
     )
     mined = mine(output.path, inputs, settings, retriever=retriever, teacher=teacher, overwrite=output.overwrite)
     if as_json:

@@ -24,7 +24,7 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import compares_documents
 from distill.scorers.opening import open_scorer, result_columns, scorer_folders
-from distill.scorers.scoring import PairScorer
+from distill.scorers.scoring import PairScorer, check_numbers
 from distill.wording import counted
 from recipes.options import Embedding, OpeningOptions, OutputPlace, PairFile, Scoring, TextFile
 
@@ -80,7 +80,8 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
 
         def score(part: Pairs) -> np.ndarray:
             with reaching(report, len(part)) as count:
-                return scorer.score(part.queries, part.documents, progress=True if at_once else count)
+                scores = scorer.score(part.queries, part.documents, progress=True if at_once else count)
+            return check_numbers(model, scores)
 
         for block, rows in [reader.whole()] if at_once else reader.blocks():
             if not rows:  # all of them are bad
@@ -125,7 +126,8 @@ def embed_file(
 
         def embed(block: Sequence[str]) -> np.ndarray:
             with reaching(report, len(block)) as count:
-                return scorer.encode(block, progress=True if at_once else count, prompt_name=embedding.prompt)
+                vectors = scorer.encode(block, progress=True if at_once else count, prompt_name=embedding.prompt)
+            return check_numbers(model, vectors)
 
         vectors = (stored.next(len(block), partial(embed, block)) for block in reader.blocks())
         if stored.path is None:

@@ -570,6 +570,11 @@ class PairReader:
     labelled: bool = True
     option_names: OptionNames = OptionNames()
 
+    def __post_init__(self) -> None:
+        low, high = self.label_range
+        if not (low < high and math.isfinite(high - low)):
+            raise BadInput(f"{self.option_names.label_range} is [{low:g}, {high:g}]; the lower end comes first")
+
     def blocks(self) -> Iterator[tuple[Pairs, dict[int, str]]]:
         """Yield blocks of all rows, bad ones included, and the reasons why rows are bad, by row from 0."""
         columns, start = self.columns, 0

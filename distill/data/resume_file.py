@@ -5,6 +5,7 @@ copied unchanged, JSON numbers in their spelling. :mod:`distill.data.tables` des
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def _check_places(table: Table, output: Path, dropped: Path | None) -> None:
     if not same_format and not is_stream(output):
         gz = "" if table.format == "parquet" else ", perhaps with .gz"
         raise BadInput(f"{output}: the output has the format of the input, *{_suffix(path)}{gz}")
-    targets = [path.resolve(), output.resolve(), *([dropped.resolve()] if dropped else [])]
+    targets = [os.path.realpath(place) for place in (path, output, *([dropped] if dropped else []))]
     if len(set(targets)) < len(targets):
         raise BadInput(f"{output}: the input, the output and the list of dropped text must be different files")
     if dropped:

@@ -127,7 +127,8 @@ def _not_decoded(path: TableFile, encoding: str) -> str:
 def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterator[list[str]]]:
     """Return the header of a .csv or .tsv and its rows, each with a value for every column.
 
-    Empty lines are no rows, and are counted in the log; in a file with one column an empty line is an empty value.
+    Empty lines are no rows, and are counted in the log; in a file with one column an empty line is an empty value,
+    unless no row follows.
 
     :raises BadInput: naming a row that has more or fewer values than the header has columns
     """
@@ -164,6 +165,7 @@ def _whole_rows(path: TableFile, header: list[str], rows: Iterator[list[str]], f
             values_text, columns_text = counted(len(row), "value"), counted(n_columns, "column")
             raise BadInput(f"{path} row {number}: {values_text} under {columns_text}; {_ADVICE[file_format]}")
         yield row
+    n_empty += pending  # at the end of a file they are no values, even of one column
     if n_empty:
         log.warning("%s: %s left out, row numbers do not count them", path, counted(n_empty, "empty line"))
 

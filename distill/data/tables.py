@@ -47,6 +47,7 @@ __all__ = [
     "read_columns",
     "read_text_columns",
     "read_texts",
+    "refuse_column",
     "refused_rows",
     "shown_value",
     "text_problem",
@@ -246,21 +247,24 @@ def _delimited_blocks(table: Table, names: Sequence[str], section: str) -> Itera
 
 
 def _json_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
-    seen_keys, numbered, number = dict[str, None](), enumerate(json_rows(table.path), start=1), 0
+    shown_keys, found_names = dict[str, None](), set[str]()
+    numbered, number = enumerate(json_rows(table.path), start=1), 0
     while block_rows := list(islice(numbered, _ROWS_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [] for name in names}
         for number, (_, row) in block_rows:
             keys = {name: name if name in row else named_key(name, row) for name in names}
             if isinstance(row, RepeatedKeys) and (repeated := row.names.intersection(filter(None, keys.values()))):
                 raise BadInput(f"{table.path} row {number}: {min(repeated)!r} stands twice in one object")
-            if len(seen_keys) < len(names) or number <= _SHOWN_ROWS:
-                seen_keys |= dict.fromkeys(row if number <= _SHOWN_ROWS else filter(None, keys.values()))
+            if number <= _SHOWN_ROWS:
+                shown_keys |= dict.fromkeys(row)
+            if len(found_names) < len(names):  # a key may come late
+                found_names |= {name for name, key in keys.items() if key is not None}
             for name, values in columns.items():
                 key = keys[name]
                 values.append(None if key is None else row[key])
         yield columns
-    for name in names if number else ():
-        held_name(table.path, name, list(seen_keys), section)
+    if number and (missing := [name for name in names if name not in found_names]):
+        raise _missing(table.path, missing[0], list(shown_keys), section)
 
 
 def _parquet_blocks(table: Table, names: Sequence[str], section: str) -> Iterator[dict[str, list[Any]]]:
@@ -455,15 +459,25 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
 
     :param gaps: leave out the lines of a .txt without a visible character; otherwise they become empty texts, so that
         lines keep their numbers. Either is counted in the log. A table's empty values are refused.
-    :raises BadInput: naming the line or row that is no text, or if lines end in \r alone
+    :raises BadInput: naming the line or row that is no text, or if lines end in \r alone, or a .txt is to have a column
     """
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
+    refuse_column(source, column)
     lines = list(text_rows(table.path))
     kept = [line for line in lines if not is_gap(line)]
     count_gaps(source, len(lines), len(lines) - len(kept), left_out=gaps)
     return _checked(source, "text", kept if gaps else lines, gaps=True)
+
+
+def refuse_column(source: str, column: str) -> None:
+    """Refuse the name of a column of a .txt, which has none; "text" stands for no name.
+
+    :raises BadInput: naming it
+    """
+    if column != "text":
+        raise BadInput(f"{source} is one text a line and has no column {column!r}; name no column")
 
 
 def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:

@@ -3,8 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from distill.data.tables import column_blocks, count_gaps, line_blocks, locate, refused_rows, texts_of, unchanged
-from distill.errors import BadInput
+from distill.data.tables import (
+    column_blocks,
+    count_gaps,
+    line_blocks,
+    locate,
+    refuse_column,
+    refused_rows,
+    texts_of,
+    unchanged,
+)
 from distill.files.hashing import texts_digest
 
 __all__ = ["CheckedTexts", "TextReader"]
@@ -28,10 +36,7 @@ class TextReader:
         """
         table = locate(self.source, texts=True)
         if table is not None and table.format == "txt":
-            if self.column != "text":
-                raise BadInput(
-                    f"{self.source} is one text a line and has no column {self.column!r}; leave {self.section} out"
-                )
+            refuse_column(self.source, self.column)
             for lines in line_blocks(table):
                 yield texts_of(lines, "text", gaps=True)
         else:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,13 @@ def make_locked(folder: Path, held: str) -> int:
     :raises BadInput: if another process has locked it
     """
     while True:
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            folder.mkdir(exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileExistsError, FileNotFoundError):  # its last user removed it between two of these calls
+            if not _may_be_made(folder):
+                raise
+            continue
         try:
             _lock(descriptor, held)
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
@@ -41,6 +47,14 @@ def make_locked(folder: Path, held: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _may_be_made(folder: Path) -> bool:
+    """Return whether a path is a folder, or nothing is there but its parent."""
+    try:
+        return stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return folder.parent.is_dir()
 
 
 def _lock(descriptor: int, held: str) -> None:

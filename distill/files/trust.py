@@ -1,7 +1,7 @@
 """Check model folders from other people: what their files may contain, and which other files and hosts they may name.
 
     files      only regular files and folders; a link must stay in the folder (or in the hub's cache that contains it)
-    paths      relative, and inside the folder
+    paths      relative, inside the folder, and not hidden
     numbers    of layers and labels are limited: loaders build an object for each before they read the weights
     modules    only those of sentence-transformers that import nothing which the folder names
     code       none: `trust_remote_code` is False for every loader, and no setting of a folder turns it on
@@ -88,13 +88,18 @@ def inside(folder: Path, stated: Any, where: str) -> str:
     """Return a path that a file of the folder states, after checking that it stays in the folder.
 
     :param where: the place of the path in the file, for messages
-    :raises BadInput: if it is absolute, contains "..", or is not a text
+    :raises BadInput: if it is absolute, contains "..", is hidden (`check_files` and the revision leave that out), or is
+        not a text
     """
     if not isinstance(stated, str) or "\0" in stated or "\\" in stated or len(stated) > 255:
         raise BadInput(f"{folder}: {where} is {str(stated)[:80]!r}; a path within the folder is expected")
     path = PurePosixPath(stated)
     if path.is_absolute() or ".." in path.parts or stated.startswith("~"):
         raise BadInput(f"{folder}: {where} is {stated!r}, which leads out of the folder; only paths within it are read")
+    if any(part.startswith(".") for part in path.parts):
+        raise BadInput(
+            f"{folder}: {where} is {stated!r}, which is hidden: neither checked nor part of the revision; name it without a dot"
+        )
     return stated
 
 
@@ -125,12 +130,15 @@ def check_files(folder: Path) -> None:
     for number, path in enumerate(_paths(folder)):
         if number > _MOST_FILES:
             raise BadInput(f"{folder} holds more than {_MOST_FILES} files: it is no model folder")
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise BadInput(f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place")
         try:
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise BadInput(
+                    f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place"
+                )
             mode = path.stat().st_mode
-        except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror}); copy the folder again or rebuild it") from None
+        except (OSError, RuntimeError) as error:  # pathlib raises a RuntimeError for links in a circle
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"{path} cannot be read ({reason}); copy the folder again or rebuild it") from None
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise BadInput(f"{path} is neither a file nor a folder (a pipe, a socket or a device); remove it")
 

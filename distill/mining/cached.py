@@ -6,12 +6,12 @@ from typing import Literal, cast
 
 import numpy as np
 
-from distill.errors import JobFailed
 from distill.files.artefact import revision
 from distill.models.prompts import folder_prompts
 from distill.progress import progress
-from distill.runtime.scorer import Scorer
+from distill.runtime.scorer import PairedScorer, Scorer
 from distill.runtime.vectors import row_cosines
+from distill.scorers.scoring import check_numbers
 from distill.signals import Identity, SignalCache, pair_keys, text_keys
 
 __all__ = ["CachedScorer"]
@@ -39,18 +39,22 @@ class CachedScorer:
                 precision=cast(Literal["bf16", "fp32"], scorer.precision),
             ),
         )
-        self._prompts = prompts
+        # what stands before a text in its key: two models of one folder give a text two embeddings, without a prompt, too
+        sides = ("query\0", "document\0") if isinstance(scorer, PairedScorer) else ("", "")
+        self._prefixes = (f"{sides[0]}{prompts[0]}", f"{sides[1]}{prompts[1]}")
 
     @property
     def name(self) -> str:
-        """The model's name in settings and messages: its folder and its revision."""
-        return f"{self.scorer.path} ({self._cache.identity.revision})"
+        """The model's name in settings and messages: its folder, its revision and how it computes."""
+        identity = self._cache.identity
+        computes = f"{identity.runtime} {identity.precision}, max_length {identity.max_length}"
+        return f"{self.scorer.path} ({identity.revision}, {computes})"
 
     def embeddings(self, queries: Sequence[str], documents: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the embeddings of queries and of documents. *Shape:* (n, width) float32 each."""
         return (
-            self._embedded(queries, self._prompts[0], self.scorer.encode_queries, "queries"),
-            self._embedded(documents, self._prompts[1], self.scorer.encode_documents, "documents"),
+            self._embedded(queries, self._prefixes[0], self.scorer.encode_queries, "queries"),
+            self._embedded(documents, self._prefixes[1], self.scorer.encode_documents, "documents"),
         )
 
     def scores(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
@@ -71,10 +75,10 @@ class CachedScorer:
         return self.scorer.unit(self._kept("scores", pair_keys(queries, documents), compute, "pairs")[:, 0])
 
     def _embedded(
-        self, texts: Sequence[str], prompt: str, encode: Callable[[list[str]], np.ndarray], what: str
+        self, texts: Sequence[str], prefix: str, encode: Callable[[list[str]], np.ndarray], what: str
     ) -> np.ndarray:
         return self._kept(
-            "embeddings", text_keys(texts, prompt), lambda rows: encode([texts[row] for row in rows]), what
+            "embeddings", text_keys(texts, prefix), lambda rows: encode([texts[row] for row in rows]), what
         )
 
     def _kept(
@@ -91,13 +95,7 @@ class CachedScorer:
         with progress(f"{self.scorer.path.name}: {what}", len(keys), start=len(keys) - len(missing)) as report:
             for part in _parts(len(missing), _AT_ONCE):
                 rows = missing[part]
-                values = compute(rows)
-                if not np.isfinite(values).all():
-                    raise JobFailed(
-                        f"{self.scorer.path} says NaN or infinity of {int((~np.isfinite(values)).sum())} numbers; "
-                        "set --precision fp32, or take another model"
-                    )
-                self._cache.write(kind, keys[rows], values)
+                self._cache.write(kind, keys[rows], check_numbers(self.scorer.path, compute(rows)))
                 report(len(rows))
         self._cache.refresh()
         values = self._cache.read(kind, self._cache.find(kind, keys, what))

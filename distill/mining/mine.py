@@ -304,7 +304,7 @@ def _retrieved(
     if terms is not None:
         log.info("BM25 counts %s", "words" if terms == "word" else "2 and 3 characters within words")
     content_key = content_hash(
-        [queries, documents, settings.depth, terms if retriever is None else retriever.name, "retrieved, version 1"]
+        [queries, documents, settings.depth, terms if retriever is None else retriever.name, "retrieved, version 2"]
     )
     path = work / f"retrieved-{content_key}.npy"
     try:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.data.scripts import script_shares
+from distill.data.splitting import text_key
 from distill.progress import progress
 from distill.runtime.vectors import top_rows
 
@@ -36,6 +37,8 @@ def terms_of(documents: Sequence[str]) -> Terms:
 class Bm25:
     """Okapi BM25 (Robertson & Zaragoza 2009) with the idf of Lucene: ln(1 + (N − df + ½)/(df + ½)).
 
+    Terms are those of `text_key`: Unicode forms, zero-width characters and kinds of white space make no difference.
+
     :param terms: word: words of at least two letters or digits, in lower case. char: 2 and 3 characters within words.
     :param k1: how fast repeated occurrences of a term stop adding to the score
     :param b: how much the score of long documents is reduced, from 0 to 1
@@ -47,7 +50,7 @@ class Bm25:
         form: dict[str, Any] = {} if terms == "word" else {"analyzer": "char_wb", "ngram_range": (2, 3)}
         self._counter = CountVectorizer(dtype=np.float32, **form)
         try:
-            counts = self._counter.fit_transform(documents).tocsc()
+            counts = self._counter.fit_transform(map(text_key, documents)).tocsc()
         except ValueError:  # no document holds a term
             self._weights = None
             return
@@ -70,7 +73,7 @@ class Bm25:
         if self._weights is None:
             return np.full((len(queries), 0), -1, dtype=np.int64), np.zeros((len(queries), 0), dtype=np.float32)
         k = min(k, self.n_documents)
-        terms = self._counter.transform(queries)
+        terms = self._counter.transform(map(text_key, queries))
         terms.data[:] = 1.0
         rows, scores = np.full((len(queries), k), -1, dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
         for block in _blocks(len(queries), self.n_documents):

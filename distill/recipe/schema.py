@@ -147,7 +147,7 @@ class Unlabelled(Section):
 
     path: str
     """A .txt (one text a line), .csv, .tsv, .jsonl or .parquet file, or the name of a hub dataset."""
-    columns: tuple[str, ...] = ("text",)
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("text",)
     """The columns that hold texts."""
     max_texts: Count | None = None
     """How many texts to take at random, with the recipe's seed. None takes all of them."""

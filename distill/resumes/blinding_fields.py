@@ -26,6 +26,16 @@ __all__ = ["LABEL_ALONE", "entries", "labelled"]
 _END = r"(?=[ \t]{0,9}(?:$|[\n|,/)·;]))"
 _KOREAN_NAME = r"(?:[가-힣](?: {1,3}[가-힣]){1,3}(?![가-힣])|[가-힣]{2,4}(?=입니다|님|씨|이며|이고)|[가-힣]{2,5}(?: [가-힣](?![가-힣]))?|[가-힣][OX○●*ㅇ]{1,3}[가-힣]?)"
 _NAME = rf"(?:{_KOREAN_NAME}|[一-龥](?: ?[一-龥]){{1,3}}|{ENGLISH_NAME}|[a-z]{{2,15}} [a-z]{{2,15}})"
+# what stands behind a value in the text of a form, where only spaces divide a line: the next label
+_NEXT_LABEL = (
+    r" {1,3}(?:생년월일|생일|성별|연령|나이|주소|전화|휴대|핸드폰|연락처|이메일|e-?mail|국적|영문|한자|사진|지원|date of birth|dob\b|age\b|gender\b|"
+    r"phone\b|mobile\b|address\b|nationality\b)(?:[가-힣 ]{0,6})[ :\t(]"
+)
+# or the same name in other letters
+_AFTER_NAME = (
+    r" {1,3}(?:(?-i:[A-Z][A-Za-z-]{1,20}(?: [A-Z][A-Za-z-]{1,20}){1,2}|[一-龥](?: ?[一-龥]){1,3})[ \t]{0,9}(?:$|[\n|,/(]))"
+    rf"|{_NEXT_LABEL}"
+)
 _DATE = f"(?:{ENGLISH_DATE}|{KOREAN_DATE})"
 _AGE = rf"(?:(?:만|한국 ?나이|세는 ?나이|올해|현재) ?)?(?:\d{{1,2}}(?: ?세| ?살| years? old| yrs?)?|{AGE_IN_WORDS}(?: ?살| ?세)?|{ENGLISH_AGE})(?![\d.])"
 _CELL = r"[^\n|\t]{1,100}"
@@ -56,7 +66,7 @@ _FIELDS = (
         "name",
         "성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명|예명|필명|별명|한글 ?(?:성명|이름)|영문 ?(?:성명|이름|명)|한[자문] ?(?:성명|이름)?|漢字 ?(?:성명|이름)?|姓 ?名|지원자 ?(?:명|성명)?|작성자|응시자|신청인|비상 ?연락처|보호자(?: ?(?:성명|이름))?|예금주|(?:full |first |last |given |family |middle |maiden |preferred |nick ?)?names?(?:\\(s\\))?|surname|(?:candidate|applicant|employee|nominee)(?:'s (?:full )?name)?|emergency contact",
         _NAME,
-        r"[가-힣](?: {0,3}[가-힣]){1,3}(?=[ \t]{0,9}(?:$|[\n|,/().]))",
+        rf"[가-힣](?: {{0,3}}[가-힣]){{1,3}}(?=[ \t]{{0,9}}(?:$|[\n|,/().])|{_AFTER_NAME})",
     ),
     _Field(
         "birth",
@@ -69,7 +79,7 @@ _FIELDS = (
         "gender",
         "성 {0,8}별|남 ?/ ?여(?: ?구분)?|남녀 ?구분|gender|sex",
         r"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){1,2}|(?:남(?:성|자)?(?: ?/ ?여(?:성|자)?)?|여(?:성|자)?|male|female|non-?binary|man|woman|m|f)(?![가-힣A-Za-z]))",
-        rf"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){{1,2}}|(?:{_SEX}|(?-i:[MF])){_END})",
+        rf"(?:(?:(?:[■□☑☐✔✓●○]|\[[ vVxXoO]?\]) ?(?:남|여)(?:성|자)? ?[/,]? ?){{1,2}}|(?:{_SEX}|(?-i:[MF]))(?:{_END}|(?={_NEXT_LABEL})))",
     ),
     _Field("gender", "(?:preferred )?pronouns", r"\w{2,5}(?:/\w{2,6}){1,2}", r"\w{2,5}(?:/\w{2,6}){1,2}"),
     _Field(
@@ -170,7 +180,7 @@ _PLAIN_LABELS = (
     r"marital|aadhaa?r|national i|next of kin|pronouns|whatsapp|현주소|거주지|주거|본적|출신지|신장|체중|몸무게|나안|교정|사진|종교|mobile|tel|phone)"
 )
 _LABEL = re.compile(
-    rf"(?<![가-힣A-Za-z\d])(?=[가-힣A-Za-z漢])(?:(?<![\w.)\"'%] )|(?={_PLAIN_LABELS}))(?:{_ANY_LABEL})(?![가-힣A-Za-z])(?: ?[(/][^()\n:|]{{1,20}}\)?(?= ?[:|\t])| ?\((?!남|여|만|\d)[^()\n:|]{{1,12}}\))?"
+    rf"(?<![가-힣A-Za-z\d])(?=[가-힣A-Za-z漢])(?:(?<![\w.)\"'%] )|(?={_PLAIN_LABELS}|(?:성명|이름|나이) [가-힣\d]))(?:{_ANY_LABEL})(?![가-힣A-Za-z])(?: ?[(/][^()\n:|]{{1,20}}\)?(?= ?[:|\t])| ?\((?!남|여|만|\d)[^()\n:|]{{1,12}}\))?"
     r"(?P<gap> {0,8}(?:[:|\t=)]|- )[ \t|*_]{0,20}| ?\((?=남|여|만|\d)| {2,20}| ?\n {0,8}| )(?P<quote>[\"“'「『])?(?=[^\s:])",
     re.IGNORECASE,
 )
@@ -183,10 +193,11 @@ _CELL_END = re.compile(
 
 def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Yield the values of labels: on the same line, on the next line, or below them in a table."""
+    value_end: int | None = None  # of the last value; a label right behind it starts a cell, too
     for match in _LABEL.finditer(plain):
         field = _FIELDS[number := _field_number(match)]
         gap = match["gap"]
-        cell = _starts_cell(plain, match.start())
+        cell = _starts_cell(plain, match.start()) or _is_right_behind(plain, value_end, match.start())
         if not cell and (gap == " " or "\n" in gap or not _IS_PLAIN_LABEL.match(plain, match.start())):
             continue
         if field.personal and not (cell and any(span.start <= match.start() < span.end for span in personal)):
@@ -202,6 +213,7 @@ def labelled(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
             continue
         if field.kind != "body" and (cut := _CELL_END.search(plain, value.start(), end)):
             end = cut.start()
+        value_end = end
         yield value.start(), end, field.kind
     yield from _tables(plain)
 
@@ -301,6 +313,11 @@ def _starts_cell(plain: str, start: int) -> bool:
     return (
         not bare or bare[-1] in "\n|/,;:([<*#•·-■□◆▶○●◎※)" or len(before) - len(bare) > 1 or "\t" in before[len(bare) :]
     )
+
+
+def _is_right_behind(plain: str, value_end: int | None, start: int) -> bool:
+    """Return whether only spaces stand between the end of a value and a label, as in the text of a PDF's form."""
+    return value_end is not None and value_end < start and not plain[value_end:start].strip(" ")
 
 
 def _tables(plain: str) -> Iterator[Span]:

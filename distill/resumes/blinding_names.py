@@ -21,8 +21,10 @@ from distill.resumes.sections import LINE, MARKS, ResumeSection, match_end
 __all__ = ["header_names", "names_of_handles", "occurrences", "other_spelling", "romanized_names"]
 
 _ROLE_END = r"(?:[가-힣]{1,8}(?:사|자|원|이너|니어|너|트|생|가|인|터|직|장|셰프)|지원자)"
+_BIRTH_DATE = r"(?:19[5-9]\d|200\d)(?: ?[.년월/-] ?\d{1,2}){2}(?: ?일)?+(?!\d| ?[~–-])"  # not the beginning of a period
+_BIRTH_BESIDE = re.compile(f" ({_BIRTH_DATE})")
 _KOREAN_ROLE_NAME = re.compile(
-    rf"(?:{_ROLE_END} )?([가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?: {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d)"
+    rf"(?:{_ROLE_END} )?([가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?: {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d| {_BIRTH_DATE})"
 )
 _INTRODUCTIONS = tuple(
     (signs(words), re.compile(pattern))
@@ -92,7 +94,10 @@ _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
 def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
-    """Yield names in introductions ("My name is …"), and names without a label in the first lines."""
+    """Yield names in introductions ("My name is …"), and names without a label in the first lines.
+
+    A birth date beside such a name is yielded, too.
+    """
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
             if is_name(match[1]):
@@ -132,6 +137,8 @@ def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
             and (len(korean[1].replace(" ", "")) > 2 or (number < 2 and not cell[0][korean.end() :].strip()))
         ):
             yield offset + korean.start(1), offset + korean.end(1), "name"
+            if birth := _BIRTH_BESIDE.match(cell[0], korean.end()):
+                yield offset + birth.start(1), offset + birth.end(1), "birth"
             at = korean.end() + 1
         elif HANGUL.search(cell[0]) or number > 3:
             continue
@@ -149,9 +156,9 @@ def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
     return bool(in_brackets or (label and not cell[0].lstrip()[label.end() : label.end() + 1].isalpha()))
 
 
-_OTHER_SPELLING = re.compile(
-    rf" {{0,2}}[(\[/,|·∙•-] ?(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·∙•-]|$| {{2}}))"
-)
+_SPELLING = rf"(?:((?:前 ?)?[가-힣]{{1,6}}(?: [가-힣]{{1,6}}){{0,3}})|([一-龥](?: ?[一-龥]){{1,3}})|({ENGLISH_NAME}))(?= ?(?:[)\]|,/\n·∙•-]|$| {{2}}))"
+_OTHER_SPELLING = re.compile(rf" {{0,2}}[(\[/,|·∙•-] ?{_SPELLING}")
+_SPACED_SPELLING = re.compile(rf" {{1,3}}{_SPELLING}")
 
 
 def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Iterator[Span]:
@@ -159,12 +166,14 @@ def other_spelling(plain: str, start: int, end: int, *, labelled: bool) -> Itera
 
     :param labelled: whether the name is the value of a labelled field
     """
+    name = plain[start:end]
+    is_korean = bool(HANGUL.search(name))
     match = _OTHER_SPELLING.match(plain, end)
+    if match is None and labelled and (spaced := _SPACED_SPELLING.match(plain, end)) is not None:
+        match = spaced if spaced[2] or (spaced[3] and is_korean and _is_romanized(name, spaced[3])) else None
     if match is None:
         return
     korean, hanja, english = match.groups()
-    name = plain[start:end]
-    is_korean = bool(HANGUL.search(name))
     if hanja and is_korean:
         yield *match.span(2), "name"
     elif korean and not is_korean and (is_name(korean) or sounds_alike(korean, name)):
@@ -179,11 +188,16 @@ _ROMANIZED = re.compile(rf"(?<![가-힣])([가-힣]{{2,4}}) ?[(/] ?({ENGLISH_WOR
 def romanized_names(plain: str) -> Iterator[Span]:
     """Yield Korean names next to their romanisation, and the romanisation: 채서윤 (Chae Seoyoon)."""
     for match in _ROMANIZED.finditer(plain):
-        korean, words = match[1], match[2].split()
-        pairs = ((words[0], words[-1]), (words[-1], words[0]))  # the surname comes first or last
-        if is_name(korean) and any(sounds_alike(f"{korean[0]} {korean[1]}", f"{a} {b}") for a, b in pairs):
+        if is_name(match[1]) and _is_romanized(match[1], match[2]):
             yield *match.span(1), "name"
             yield *match.span(2), "name"
+
+
+def _is_romanized(korean: str, latin: str) -> bool:
+    """Return whether Latin words may transcribe a Korean name; its surname is the first of them or the last."""
+    letters, words = korean.replace(" ", ""), latin.split()
+    pairs = ((words[0], words[-1]), (words[-1], words[0]))
+    return len(words) > 1 and any(sounds_alike(f"{letters[0]} {letters[1]}", f"{a} {b}") for a, b in pairs)
 
 
 _HANDLES = re.compile(

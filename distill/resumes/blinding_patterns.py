@@ -28,6 +28,7 @@ _BUILDING = (
     r"(?:,? ?(?:\(?[가-힣A-Za-z\d]{1,15}(?:아파트|빌라|빌딩|오피스텔|타워|맨션|주택|단지|캐슬|자이|힐스테이트|푸르지오)\)?|\d{1,4}-\d{2,4}(?!\d)|[A-Z\d]{1,4}동(?![가-힣])|B?\d{1,4}호|(?:지하 ?)?\d{1,3}층|\([가-힣\d, ]{2,20}\))){0,6}"
     r"(?:(?:,? [가-힣A-Za-z\d]{1,12}){1,3}?,? (?:[A-Z\d]{1,4}동 ?)?B?\d{1,4}호)?"  # a building of any name, where a flat follows
 )
+_LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"  # an address may have letters with marks
 _UNIT = r"(?:,? (?:(?:Apt|Apartment|Unit|Suite|Ste|Flat|Lot|Room|Rm|Floor|Fl|Bldg|No)\.? ?|# ?)[\w-]{1,6})"
 _ZIP = r"(?:[A-Z]{2} \d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|\d{4,6})"
 _STREET = "Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Drive|Dr|Lane|Ln|Court|Ct|Terrace|Place|Pl|Way|Square|Sq|Parkway|Pkwy|Crescent|Close|Highway|Hwy|Circle|Trail|Row|Gardens|Mews"
@@ -40,7 +41,11 @@ _HOSTS = (
 _PATTERNS: tuple[tuple[Identifier, str, str], ...] = (
     # (kind, strings of which the text must contain one (_ for a space), pattern). Some patterns start with a class of
     # characters and have their look-behind after it, so that the regex engine can skip to the next candidate.
-    ("email", "@", r"(?<![A-Za-z\d._%+-])[A-Za-z\d._%+-]{1,64}+ ?@ ?[A-Za-z\d-]{1,63}(?:\.[A-Za-z\d-]{1,63}){1,4}"),
+    (
+        "email",
+        "@",
+        rf"(?:(?<![{_LATIN}\d._%+-])[{_LATIN}\d._%+-]{{1,64}}+ ?@ ?|(?<![가-힣])[가-힣]{{2,10}}+@)(?:(?:[{_LATIN}\d-]{{1,63}}|[가-힣]{{1,20}})\.){{1,4}}(?:[{_LATIN}][{_LATIN}\d-]{{1,62}}|한국)",
+    ),
     (
         "email",
         "at) at] at} @) @] 골뱅이 앳 at_) at_]",

@@ -36,9 +36,8 @@ class AnswerStore:
         self._identity, self._folder = identity, root / content_hash(identity)
         self._card = self._folder / "identity.json"
         self._width: int | None = None
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._shards: list[np.ndarray] = []
-        self._added: dict[bytes, np.ndarray] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}  # shard and row; neither vectors nor open files are kept
+        self._shards: list[Path] = []
         self._file: Any = None
         if self._card.is_file():
             self._width = self._known_width()
@@ -52,8 +51,7 @@ class AnswerStore:
             raise BadInput(f"{self._card} is damaged; remove {self._folder} and pay again, or restore it") from None
 
     def __contains__(self, text: str) -> bool:
-        key = _text_key(text)
-        return key in self._added or key in self._places
+        return _text_key(text) in self._places
 
     def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
         """Append vectors to this process's shard; they are on disk when the call returns.
@@ -62,25 +60,25 @@ class AnswerStore:
         """
         self._check_width(vectors.shape[1])
         if self._file is None:
-            self._file = (self._folder / f"{uuid4().hex}.vectors").open("xb")
+            self._shards.append(self._folder / f"{uuid4().hex}.vectors")
+            self._file = self._shards[-1].open("xb")
+        keys = [_text_key(text) for text in texts]
         records = np.zeros(len(texts), dtype=_record_type(vectors.shape[1]))
-        for record, text, vector in zip(records, texts, vectors, strict=True):
-            key = _text_key(text)
+        for record, key, vector in zip(records, keys, vectors, strict=True):
             record["key"], record["checksum"], record["vector"] = np.void(key), zlib.crc32(vector.tobytes()), vector
-            self._added[key] = vector
+        first_row = self._file.tell() // records.itemsize
         self._file.write(records.tobytes())
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._places.update((key, (len(self._shards) - 1, row)) for row, key in enumerate(keys, first_row))
 
     def gather(self, texts: Sequence[str]) -> np.ndarray:
         """Return the stored vectors of texts. *Shape:* (n_texts, width), float32."""
         vectors = np.zeros((len(texts), self._width or 0), dtype=np.float32)
-        for i, key in enumerate(map(_text_key, texts)):
-            if key in self._added:
-                vectors[i] = self._added[key]
-            else:
-                shard, row = self._places[key]
-                vectors[i] = self._shards[shard][row]["vector"]
+        places = np.array([self._places[_text_key(text)] for text in texts], dtype=np.int64).reshape(-1, 2)
+        for shard in np.unique(places[:, 0]).tolist():
+            own = np.flatnonzero(places[:, 0] == shard)
+            vectors[own] = self._records(self._shards[shard])["vector"][places[own, 1]]
         return vectors
 
     def close(self) -> None:
@@ -101,16 +99,17 @@ class AnswerStore:
             )
 
     def _load(self, path: Path) -> None:
+        for row, record in enumerate(self._records(path)):
+            if zlib.crc32(record["vector"].tobytes()) == record["checksum"]:
+                self._places[record["key"].tobytes()] = (len(self._shards), row)
+        self._shards.append(path)
+
+    def _records(self, path: Path) -> np.ndarray:
+        """Map the whole records of a shard into memory; the file is open as long as the result is used."""
         assert self._width is not None
         kind = _record_type(self._width)
         n_whole = path.stat().st_size // kind.itemsize
-        if not n_whole:
-            return
-        shard = np.memmap(path, dtype=kind, mode="r", shape=(n_whole,))
-        for row, record in enumerate(shard):
-            if zlib.crc32(record["vector"].tobytes()) == record["checksum"]:
-                self._places[record["key"].tobytes()] = (len(self._shards), row)
-        self._shards.append(shard)
+        return np.memmap(path, dtype=kind, mode="r", shape=(n_whole,)) if n_whole else np.zeros(0, dtype=kind)
 
 
 def _record_type(width: int) -> np.dtype[Any]:

@@ -20,8 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from distill.data.table_rows import delimited_rows, json_rows
-from distill.data.tables import as_text, column_values, held_name, locate, named_key, parquet_batches, text_problem
+from distill.data.tables import (
+    as_text,
+    column_blocks,
+    column_values,
+    held_name,
+    locate,
+    parquet_batches,
+    text_problem,
+)
 from distill.errors import BadInput
 from distill.files.trust import without_booleans
 from distill.recipe.black_box import FileTeacher
@@ -87,7 +94,7 @@ def _batches(path: str, names: list[str], value: str) -> Iterator[tuple[list[tup
     table = locate(path)
     if table is None:
         raise BadInput(f"{path}: no such file")
-    reader = {"parquet": _parquet, "jsonl": _json}.get(table.format, _delimited)
+    reader = _parquet if table.format == "parquet" else _table
     yield from reader(table.path, names, value, table.format)
 
 
@@ -149,22 +156,13 @@ def _npz(path: Path, names: list[str], value: str) -> Iterator[tuple[list[tuple[
         yield list(islice(texts, _ROWS_AT_ONCE)), arrays[value][start : start + _ROWS_AT_ONCE]
 
 
-def _delimited(path: Path, names: list[str], value: str, form: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
-    header, rows = delimited_rows(path, form)
-    places = [header.index(held_name(path, name, header, _SECTION)) for name in [*names, value]]
-    while batch := list(islice(rows, _ROWS_AT_ONCE)):
-        yield [tuple(row[place] for place in places[:-1]) for row in batch], [row[places[-1]] for row in batch]
-
-
-def _json(path: Path, names: list[str], value: str, form: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
-    objects = (row for _, row in json_rows(path))
-    keys: dict[str, None] = {}
-    while batch := list(islice(objects, _ROWS_AT_ONCE)):
-        keys |= dict.fromkeys(key for row in batch[:100] for key in row)
-        for name in [*names, value]:
-            held_name(path, name, list(keys), _SECTION)
-        columns = [[row.get(named_key(name, row) or "") for row in batch] for name in [*names, value]]
-        yield list(zip(*columns[:-1], strict=True)), columns[-1]
+def _table(path: Path, names: list[str], value: str, form: str) -> Iterator[tuple[list[tuple[Any, ...]], Any]]:
+    columns = [*names, value]
+    for number, block in enumerate(column_blocks(str(path), columns, section=_SECTION)):
+        if not number and any(values.count(None) == len(values) for values in block.values()):
+            for _ in column_blocks(str(path), columns, section=_SECTION):
+                pass  # a column that no row has is named as such, before a row without a vector is
+        yield list(zip(*(block[name] for name in names), strict=True)), block[value]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum
 from distill.mining.mine import MiningInputs, MiningSettings, mine
 from distill.runtime.opening import load
+from distill.runtime.scorer import PairedScorer
 from recipes.cli import main
 
 TOPICS = ["python developer", "night nurse", "tax lawyer", "bus driver", "line cook"]
@@ -152,6 +153,24 @@ def test_what_was_scored_is_not_asked_again(tmp_path, cross, monkeypatch):
     assert not asked
 
 
+def test_another_length_of_the_retriever_finds_anew(tmp_path, bert_bi):
+    short, long = (CachedScorer(load(bert_bi, max_length=length), tmp_path / "signals") for length in (4, 32))
+    first = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=short)
+    with pytest.raises(BadInput, match=r"begun with other settings \(retriever, teacher\)"):
+        mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=long)
+    again = mine(tmp_path / "out", MiningInputs(PAIRS), ALL, retriever=long, overwrite=True)
+    alone = mine(tmp_path / "alone", MiningInputs(PAIRS), ALL, retriever=long)
+    np.testing.assert_array_equal(again.rows, alone.rows)
+    assert (again.rows != first.rows).any()
+
+
+def test_a_text_of_both_sides_is_encoded_by_the_model_of_each_side(tmp_path, bert_bi, xlmr_bi):
+    both = PairedScorer(bert_bi, load(bert_bi), load(xlmr_bi))
+    queries, documents = CachedScorer(both, tmp_path / "signals").embeddings(QUERIES, QUERIES)
+    np.testing.assert_allclose(queries, both.encode_queries(QUERIES), atol=1e-5)
+    np.testing.assert_allclose(documents, both.encode_documents(QUERIES), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -224,6 +243,13 @@ def test_bad_options_are_one_line(options, message, table, tmp_path, capsys):
     assert message in error and "Traceback" not in error and not (tmp_path / "out" / "pairs.jsonl").exists()
 
 
+def test_links_in_a_circle_are_no_model(table, tmp_path, capsys):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert main(["mine", str(table), str(tmp_path / "out"), "--retriever", str(tmp_path / "a")]) == 2
+    assert "is no model folder" in capsys.readouterr().err
+
+
 def test_a_foreign_folder_is_left_alone(table, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -241,7 +267,7 @@ class TestWhatANewcomerFound:
     def test_a_query_in_two_unicode_forms_is_one(self, tmp_path):
         forms = ["\u1112\u1161\u11ab 개발자", "한 개발자", "한\u200b 개발자"]
         pairs = Pairs(forms, ["한 개발자 모집", "한국 개발자 모집", "두 개발자 모집"], None)
-        settings = MiningSettings(depth=3, strata=(RankStratum(1, 3, 3),))
+        settings = MiningSettings(depth=4, strata=(RankStratum(1, 4, 3),))
         mined = mine(tmp_path / "out", MiningInputs(pairs, ["세 개발자 모집"]), settings)
         assert mined.queries == forms[:1] and mined.counts["drawn"] == 1
         assert [row["document"] for row in read(tmp_path / "out") if row["kind"] == "mined"] == ["세 개발자 모집"]

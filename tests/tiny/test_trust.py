@@ -115,6 +115,12 @@ class TestFolder:
         with pytest.raises(BadInput, match="is a link out of the folder"):
             load(model)
 
+    def test_links_in_a_circle_are_refused(self, model):
+        (model / "a").symlink_to("b")
+        (model / "b").symlink_to("a")
+        with pytest.raises(BadInput, match="cannot be read .*; copy the folder again"):
+            load(model)
+
     def test_a_snapshot_of_the_hubs_cache_is_links(self, model, tmp_path):
         blobs, snapshot = (
             tmp_path / "hub" / "models--a--b" / "blobs",
@@ -128,6 +134,14 @@ class TestFolder:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(blob, link.parent))
         assert load(snapshot).encode(["a"]).shape == (1, 64)
+
+    def test_a_hidden_module_is_refused_because_nothing_checks_it(self, model, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (model / ".pooling").symlink_to(tmp_path / "elsewhere")
+        edit(model / "modules.json", lambda modules: modules[1].update(path=".pooling"))
+        for use in (load, check_model_folder, lambda folder: build_model("bi_encoder", folder, max_length=64)):
+            with pytest.raises(BadInput, match=r"module 1: path is '\.pooling', which is hidden"):
+                use(model)
 
     def test_a_pipe_is_refused_and_never_read(self, model):
         os.mkfifo(model / "notes")

@@ -389,6 +389,19 @@ class TestScore:
         np.testing.assert_allclose(continued, whole, atol=1e-5)
         assert not list(tmp_path.glob(".s.tsv*"))
 
+    @pytest.mark.parametrize("name", ["s.tsv", "s.jsonl", "e.npy"])
+    def test_a_model_that_gives_no_number_writes_nothing(
+        self, call, bi_folder, pairs_file, tmp_path, monkeypatch, name
+    ):
+        run = Scorer._run
+        monkeypatch.setattr(Scorer, "_run", lambda self, *arguments: run(self, *arguments) * np.nan)
+        texts = tmp_path / "texts.txt"
+        texts.write_text("one\n")
+        command = ("embed", bi_folder, texts) if name == "e.npy" else ("score", bi_folder, pairs_file)
+        code, _, err = call(*command, "-o", tmp_path / name)
+        assert code == 1 and "says NaN or infinity of" in err and "Traceback" not in err
+        assert not (tmp_path / name).exists()
+
     def test_what_another_model_scored_is_not_taken(
         self, call, bi_folder, cross_folder, pairs_file, tmp_path, monkeypatch
     ):

@@ -162,6 +162,12 @@ class TestLabels:
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", f"a\tb\t{value}")
         assert f"label {value} is outside label_range [0, {label_range[1]}]" in refusal(path, label_range=label_range)
 
+    @pytest.mark.parametrize("label_range", [(1.0, 1.0), (5.0, 0.0), (0.0, float("inf"))])
+    def test_a_range_that_is_none_is_refused(self, tmp_path, label_range):
+        path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1")
+        with pytest.raises(BadInput, match="label_range is .* the lower end comes first"):
+            read(path, label_range=label_range)
+
 
 class TestRows:
     @pytest.mark.parametrize("empty", ["", "   ", "\u3000"])
@@ -511,6 +517,12 @@ class TestUnlabelledTexts:
         path = write_lines(tmp_path / "t.tsv", "ko\ten", "가\ta", "\tb", "가\ta", " 나 \t")
         texts = load_texts(Unlabelled(path=str(path), columns=("ko", "en")))
         assert texts == ["가", "나", "a", "b"]
+
+    def test_a_key_may_come_after_many_rows_without_it(self, tmp_path):
+        path = write_lines(tmp_path / "t.jsonl", *['{"en": "a", "id": 1}'] * 9, '{"ko": "가"}')
+        assert load_texts(Unlabelled(path=str(path), columns=("ko", "en"))) == ["가", "a"]
+        with pytest.raises(BadInput, match="has no column 'text'; it has en, id; set"):
+            load_texts(Unlabelled(path=str(path)))
 
     def test_are_capped(self, tmp_path):
         path = write_lines(tmp_path / "t.tsv", "text", *(f"t{i}" for i in range(9)))

@@ -90,6 +90,24 @@ def test_a_text_is_found_as_written_and_else_folded(tmp_path, caplog):
     np.testing.assert_allclose(found.of(["한국어 문장", "a cat"]), [VECTORS[0], VECTORS[1]], rtol=1e-6)
 
 
+def test_objects_with_other_keys_or_a_key_twice(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    unscored = [{"query": f"q {row}", "document": "d", "": 0.9} for row in range(150)]
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*unscored, {"query": "q", "document": "d", "score": 0.5}])
+    )
+    fields = {"gives": "scores", "scale": "cosine"}
+    assert read_answers("t", teacher(str(path), **fields), [("q", "d")]).values.tolist() == [0.5]
+    with pytest.raises(BadInput, match="1 of 1 scores are NaN, infinite or missing"):
+        read_answers("t", teacher(str(path), **fields), [("q 1", "d")])
+    path.write_text('{"query": "q", "document": "d", "score": 0.9, "score": 0.1}\n')
+    with pytest.raises(BadInput, match="row 1: 'score' stands twice in one object"):
+        read_answers("t", teacher(str(path), **fields), [("q", "d")])
+    path.write_text('{"text": "a cat", "vec": [1.0, 2.0]}\n')
+    with pytest.raises(BadInput, match="has no column 'vector'; it has text, vec"):
+        read_answers("t", teacher(str(path)), ["a cat"])
+
+
 def test_what_is_missing_is_named(tmp_path):
     path = write(tmp_path, ".npz", {"text": TEXTS, "vector": VECTORS})
     assert read_answers("t", teacher(path), ["a cat", "another", "third"]).missing == ["another", "third"]
@@ -195,7 +213,7 @@ def test_files_that_cannot_be_read(tmp_path):
     np.savez(tmp_path / "names.npz", texts=np.array(["a", "b"]), vector=np.ones((2, 2)))
     assert "has no column 'text'; it has texts, vector" in says(tmp_path / "names.npz")
     (tmp_path / "empty.csv").write_text("text,vector\n")
-    assert "holds no rows" in says(tmp_path / "empty.csv")
+    assert "has a header and no rows" in says(tmp_path / "empty.csv")
     (tmp_path / "folder.npz").mkdir()
     assert "cannot be read" in says(tmp_path / "folder.npz")
 

@@ -168,6 +168,17 @@ class TestFolder:
             ):
                 attempt(target)
 
+    def test_that_is_removed_before_it_is_opened_is_made_again(self, target, monkeypatch):
+        opening, times = os.open, []
+
+        def removed_first(path, *arguments, **options):
+            if path == unfinished(target) and not times:
+                times.append(unfinished(target).rmdir())
+            return opening(path, *arguments, **options)
+
+        monkeypatch.setattr(locking.os, "open", removed_first)
+        assert attempt(target)[1] == [0, 2, 4] and times
+
     def test_that_is_removed_while_one_waits_for_it_is_made_again(self, target, monkeypatch):
         flock, times = locking.fcntl.flock, []
 

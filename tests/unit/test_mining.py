@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -47,6 +48,21 @@ class TestBm25:
         rows, _ = Bm25(documents, terms="char").search(["개발자"], 2)
         assert rows.tolist() == [[0, -1]]
         assert Bm25(documents, terms="word").search(["개발자"], 2)[0].tolist() == [[-1, -1]]
+
+    @pytest.mark.parametrize("terms", ["word", "char"])
+    def test_unicode_forms_and_zero_width_characters_make_no_difference(self, terms):
+        documents = ["서울 간호사 모집", "python 개발자 모집"]
+        other_forms = [unicodedata.normalize("NFD", documents[0]), "py\u200bthon 개발자\u00a0모집"]
+        query = ["파이썬 개발자 python"]
+        rows, scores = Bm25(documents, terms=terms).search(query, 2)
+        assert rows[0, 0] == 1
+        for documents_given, query_given in (
+            (other_forms, query),
+            (documents, [unicodedata.normalize("NFD", query[0])]),
+        ):
+            found, found_scores = Bm25(documents_given, terms=terms).search(query_given, 2)
+            np.testing.assert_array_equal(found, rows)
+            np.testing.assert_allclose(found_scores, scores)
 
     def test_documents_without_terms_find_nothing(self):
         rows, scores = Bm25(["!", "?"]).search(["a word"], 5)

@@ -353,6 +353,16 @@ def test_a_column_is_found_by_its_name_in_nfc(suffix, held, asked, tmp_path):
         read_texts(str(path), "이력")
 
 
+@pytest.mark.parametrize(
+    ("content", "n"), [(b"text\na\n\n\n", 2), (b"text,label\na,1\n\nb,1\n\n", 2), (b"text\na\n", 0)]
+)
+def test_empty_lines_at_the_end_are_counted_as_those_between_rows(content, n, tmp_path, caplog):
+    path = tmp_path / "texts.csv"
+    path.write_bytes(content)
+    assert read_texts(str(path))[0] == "a"
+    assert (f"{n} empty lines left out" in caplog.text) == bool(n)
+
+
 @pytest.mark.parametrize("source", ["https://example.com/pairs.csv", "s3://bucket/pairs.csv"])
 def test_an_address_is_not_taken_for_a_path(source):
     with pytest.raises(BadInput, match="an address is not read here; download it"):

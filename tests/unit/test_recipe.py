@@ -47,6 +47,10 @@ class TestValues:
             ({"data": {"evaluation_share": 0}}, "data.evaluation_share: got 0;"),
             ({"data": {"evaluation_share": 1.0}}, "data.evaluation_share: got 1.0;"),
             ({"data": {"candidates": 1}}, "data.candidates: got 1;"),
+            (
+                {"data": {"unlabelled": [{"path": "t.csv", "columns": []}]}},
+                "data.unlabelled.0.columns: [] names nothing; list one at least",
+            ),
             ({"data": {"label_range": [5, 0]}}, "data: label_range is [5.0, 0.0]; the lower end comes first"),
             ({"data": {"label_range": [0, 0]}}, "data: label_range is [0.0, 0.0]; the lower end comes first"),
             (

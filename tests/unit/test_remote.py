@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from distill.endpoints.client import Client
 from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Endpoint, Price
+from distill.scorers.answer_store import AnswerStore
 from distill.scorers.remote_embeddings import EmbeddingBatch, RemoteEmbeddings
 from tests.conftest import ROOT
 from tests.unit.misbehaving_server import INPUT_PRICE, OUTPUT_PRICE, MisbehavingServer, vector_of
@@ -501,6 +503,20 @@ def test_a_shard_cut_at_any_byte_loses_only_the_torn_vector(tmp_path):
         shard.write_bytes(content[:50] + b"\xff" + content[51:])  # a flipped byte in the first vector
         assert np.array_equal(embeddings(server, tmp_path).encode(texts), expected)
         assert server.ledger[-1]["texts"] == texts[:1]
+
+
+def test_many_shards_keep_no_file_open(tmp_path):
+    """A limit of 1,024 open files is usual, and each call that asks writes a shard."""
+    vectors = np.arange(160, dtype=np.float32).reshape(40, 4)
+    texts = [f"text {row}" for row in range(40)]
+    before = len(os.listdir("/proc/self/fd"))
+    writer = AnswerStore(tmp_path, {"model": "m"})
+    for text, vector in zip(texts, vectors, strict=True):
+        writer.add([text], vector[None])
+        writer.close()
+    for store in (writer, AnswerStore(tmp_path, {"model": "m"})):
+        np.testing.assert_array_equal(store.gather([*texts[::-1], texts[0]]), [*vectors[::-1], vectors[0]])
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ class TestRefusals:
         assert "no kind of section" in refusal(source, out, keep=())
         assert "format of" in refusal(source, tmp_path / "out.tsv")
         assert "different files" in refusal(source, out, dropped=out)
+        (tmp_path / "circle.csv").symlink_to("circle.csv")
+        assert "cannot be made" in refusal(source, tmp_path / "circle.csv")
         assert "no folder" in refusal(source, tmp_path / "missing" / "out.csv")
 
 

@@ -47,6 +47,13 @@ def test_empty_lines_keep_their_numbers_and_are_counted(tmp_path, caplog):
     assert "of 4 lines, 2 show no character; kept as empty texts" in caplog.text
 
 
+def test_a_column_of_lines_is_refused(tmp_path):
+    source = written(tmp_path / "texts.txt", TEXTS)
+    for read in (lambda: read_texts(source, "resume", gaps=True), lambda: TextReader(source, "resume").checked()):
+        with pytest.raises(BadInput, match="texts.txt is one text a line and has no column 'resume'; name no column"):
+            read()
+
+
 def test_rows_that_are_no_texts_are_named_over_all_blocks(tmp_path):
     source = written(tmp_path / "texts.csv", ["a", '""', "c", "d", "\u200b"])
     with pytest.raises(BadInput, match="2 of 5 rows cannot be used .row 2: text is empty; row 5: text holds only inv"):
