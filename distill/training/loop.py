@@ -66,7 +66,7 @@ class TrainResult:
     kept_because: str | None = None
     """Why the last ones were."""
     n_idle_steps: int = 0
-    """Steps in which no objective had anything to learn from (for example no group): they change no weight."""
+    """Steps in which no objective had anything to learn from (no group, or a weight of 0): they change no weight."""
     n_skipped_steps: int = 0
     """Steps that fp16's scaler skipped, because a gradient had overflowed."""
     n_tokens: int = 0
@@ -277,7 +277,8 @@ class _Loop:
                 log.warning("%s: %s; the last weights are kept", self.title, state.kept_because)
         if state.n_idle_steps:
             log.warning(
-                "%s: %d of %d steps held nothing to learn from (no group, no positive); they counted for nothing",
+                "%s: %d of %d steps held nothing to learn from (no group, no positive, or all weights scheduled to 0); "
+                "they counted for nothing",
                 self.title,
                 state.n_idle_steps,
                 state.step,
