@@ -439,7 +439,8 @@ class _Loop:
         else:
             state.evaluations_without_gain += 1
         patience = self.settings.patience
-        state.stopped_early = patience is not None and state.evaluations_without_gain >= patience
+        is_early = state.step < self.n_steps
+        state.stopped_early = is_early and patience is not None and state.evaluations_without_gain >= patience
         return True
 
     def _evaluate(self) -> float:

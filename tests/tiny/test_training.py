@@ -300,6 +300,12 @@ class TestEvaluation:
         assert summary["stopped_early"] is True
         assert read_card(folder).metrics == {"validation": 0.7, "n": len(run.split.validation)}
 
+    def test_patience_that_ends_with_the_last_step_stops_nothing(self, tiny_run, monkeypatch):
+        self.scripted(monkeypatch, [0.7, 0.6, 0.6])
+        folder = teacher_of(tiny_run(data=SHORT, training={**self.SETTINGS, "epochs": 3, "patience": 2}))
+        summary = read_card(folder).details["training"]
+        assert (summary["step"], summary["best_step"], summary["stopped_early"]) == (9, 3, False)
+
     def test_takes_the_best_weights_not_the_last(self, tiny_run, monkeypatch):
         self.scripted(monkeypatch, [0.6, 0.9, 0.7, 0.65, 0.8])
         best = teacher_of(tiny_run("best", data=SHORT, training=self.SETTINGS))
