@@ -526,6 +526,7 @@ class _Loop:
         weights = self.accelerator.get_state_dict(self.step)  # on every process: a collective act under FSDP
         if self.state.best_step:
             weights |= load_file(self._best_weights())
+        self.accelerator.wait_for_everyone()  # the first process removes the folder when it has written the model
         step: TaskStep = self.build_step() if self.is_sharded else self.accelerator.unwrap_model(self.step)
         if not self.is_sharded or self.accelerator.is_main_process:
             step.load_state_dict(weights)

@@ -16,6 +16,7 @@ from distill.files.artefact import read_card, revision
 from distill.models.modeling import load_model
 from distill.recipe.schema import Training
 from distill.runtime.opening import load
+from distill.training import fitting
 from distill.training import loop as training
 from distill.training.trainset import Tokenization, TrainSet, validation_value
 from recipes.cli import main
@@ -312,6 +313,21 @@ class TestEvaluation:
         assert len(losses_of(best)) == 15
         ended_there = {**self.SETTINGS, "max_steps": 6, "evaluations_per_epoch": 0}
         assert identical(best, teacher_of(tiny_run("ended", data=SHORT, training=ended_there)))
+
+    def test_every_process_has_read_the_best_weights_before_they_are_removed(self, tiny_run, monkeypatch):
+        from accelerate import Accelerator
+        from safetensors import torch as safetensors
+
+        order = []
+
+        def told(name, function):
+            return lambda *given, **options: (order.append(name), function(*given, **options))[1]
+
+        monkeypatch.setattr(safetensors, "load_file", told("read", safetensors.load_file))
+        monkeypatch.setattr(Accelerator, "wait_for_everyone", told("wait", Accelerator.wait_for_everyone))
+        monkeypatch.setattr("distill.training.fitting._save", told("save", fitting._save))
+        teacher_of(tiny_run(data=SHORT, training={**self.SETTINGS, "epochs": 1}))
+        assert order[order.index("save") - 2 : order.index("save")] == ["read", "wait"]
 
     def test_off_takes_the_last(self, tiny_run):
         folder = teacher_of(tiny_run(data=SHORT, training={"evaluations_per_epoch": 0}))
