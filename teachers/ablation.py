@@ -140,18 +140,18 @@ def _cell(run: Run, model: str) -> AblationCell:
         seconds = _train(run, model)
         if not PartialState().is_main_process:
             return AblationCell({})
-        scored_row = score_row(run, _row(run, model), run.split.evaluation)
+        pairs = run.split.evaluation
+        scored_row = score_row(run, _row(run, model), pairs)
+        metrics = evaluate_scores(
+            scores=scored_row.scores,
+            **pairs.metric_columns,
+            unit_scores=scored_row.unit,
+            n_bootstrap=run.recipe.benchmark.bootstrap,
+            seed=run.recipe.seed,
+        )
     except (BadInput, JobFailed) as error:
         log.warning("not run: %s", error)
         return AblationCell({}, problem=" ".join(str(error).split()))
-    pairs = run.split.evaluation
-    metrics = evaluate_scores(
-        scores=scored_row.scores,
-        **pairs.metric_columns,
-        unit_scores=scored_row.unit,
-        n_bootstrap=run.recipe.benchmark.bootstrap,
-        seed=run.recipe.seed,
-    )
     return AblationCell(metrics, float(np.std(scored_row.unit)), scored_row.n_parameters, seconds)
 
 

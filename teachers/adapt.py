@@ -54,12 +54,9 @@ def adapt(run: Run, job: Job, teacher: Teacher) -> None:
     fit(run, job, load_units, build_step)
     metrics = run.require(job.target, "train_teacher").metrics
     if "perplexity_before" in metrics:
-        log.info(
-            "%s: perplexity %.2f before, %.2f after",
-            job.name,
-            metrics["perplexity_before"],
-            metrics["perplexity_after"],
-        )
+        after = metrics.get("perplexity_after")
+        in_words = "not measured after" if after is None else f"{after:.2f} after"
+        log.info("%s: perplexity %.2f before, %s", job.name, metrics["perplexity_before"], in_words)
 
 
 def _texts(pairs: Pairs) -> chain[str]:

@@ -371,6 +371,9 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
         return []
     about, score_tensor = f"score_match of {name}", torch.from_numpy(scores.astype(np.float64))
     temperature = match.teacher_temperature or match.temperature
+    setting = "score_match.temperature" if match.teacher_temperature is None else "score_match.teacher_temperature"
+    if match.loss == "mse":  # it has no temperature
+        setting = f"score_match.loss to bce and {setting}"
     if match.loss == "kl":
         ids = pairs.query_ids
         groups = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
@@ -379,10 +382,11 @@ def _temperature(recipe: Recipe, name: str, scores: np.ndarray, pairs: Pairs) ->
             teacher_logits(score_tensor, kind, recipe.objectives.teacher_logit_scale).numpy(),
             groups,
             temperature,
+            setting=setting,
         )
     units = teacher_unit(score_tensor, kind, temperature).numpy()
     plain_units = teacher_unit(score_tensor, kind).clamp(1e-6, 1 - 1e-6)
-    return check_temperature(about, units, temperature, torch.logit(plain_units).numpy())
+    return check_temperature(about, units, temperature, torch.logit(plain_units).numpy(), setting=setting)
 
 
 def _suspects(run: Run, name: str, cached: _Cached) -> list[list[Any]]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from distill.diagnosis.findings import Finding, Severity
 from distill.files.artefact import ModelKind
+from distill.metrics.logistic import sigmoid
 from distill.training.learnable import LEAST_SPREAD, rank_correlation
 
 __all__ = [
@@ -127,35 +128,71 @@ def check_same_scores(about: str, stored: np.ndarray, asked: np.ndarray, *, spre
     return [Finding("problem", "stored signals", about, message, advice, numbers)]
 
 
-def check_temperature(about: str, units: np.ndarray, temperature: float, logits: np.ndarray) -> list[Finding]:
+def check_temperature(
+    about: str,
+    units: np.ndarray,
+    temperature: float,
+    logits: np.ndarray,
+    *,
+    setting: str = "score_match.temperature",
+) -> list[Finding]:
     """Check whether targets in [0, 1] still distinguish pairs after the temperature.
 
     :param units: the targets that the student is trained on
-    :param logits: the scores before the temperature; the advice is half of their standard deviation as the temperature
+    :param logits: the scores before the temperature
+    :param setting: what of the recipe sets the temperature of these targets
 
     *Shape:* units, logits: (n_pairs,)
     """
     if len(units) < _LEAST or float(logits.std()) < LEAST_SPREAD:
         return []
-    spread, ends = float(units.std()), float(((units < 0.001) | (units > 0.999)).mean())
+    spread, ends = float(units.std()), _share_at_ends(units)
     numbers = {"temperature": temperature, "target_std": spread, "share_at_ends": ends}
-    best_temperature = max(float(logits.std()) / 2, 1e-3)
-    advice = f"set score_match.temperature to about {best_temperature:.2g}"
+    better_temperature = _better_temperature(logits)
+    if better_temperature is not None:
+        advice = f"set {setting} to about {better_temperature:.2g}, or match logits"
+    else:
+        advice = "no temperature spreads scores that lie this far from 0; set score_match.loss to logit_mse"
     if spread < _LEAST_TARGET_SPREAD:
         message = f"at temperature {temperature:g} the targets have a standard deviation of {spread:.4f}: all pairs look alike"
         return [Finding("problem", "temperature", about, message, advice, numbers)]
     if ends > _MOST_AT_ENDS:
         message = f"at temperature {temperature:g}, {ends:.0%} of the targets lie within 0.001 of 0 or 1: the order of pairs is lost"
-        return [Finding("warning", "temperature", about, message, advice + ", or match logits", numbers)]
+        return [Finding("warning", "temperature", about, message, advice, numbers)]
     return []
 
 
+def _better_temperature(logits: np.ndarray) -> float | None:
+    """Return half of the logits' standard deviation, or, where they lie far from 0, what spreads the targets most.
+
+    None if the targets are alike at every temperature.
+    """
+    half = max(float(logits.std()) / 2, 1e-3)
+    for candidates in ([half], np.geomspace(half, 2 * max(half, float(np.abs(logits).max())), 40).tolist()):
+        targets = [(sigmoid(logits / temperature), temperature) for temperature in candidates]
+        units, temperature = max(targets, key=lambda target: float(target[0].std()))
+        if units.std() >= _LEAST_TARGET_SPREAD and _share_at_ends(units) <= _MOST_AT_ENDS:
+            return temperature
+    return None
+
+
+def _share_at_ends(units: np.ndarray) -> float:
+    return float(((units < 0.001) | (units > 0.999)).mean())
+
+
 def check_group_temperature(
-    about: str, logits: np.ndarray, groups: Sequence[np.ndarray], temperature: float
+    about: str,
+    logits: np.ndarray,
+    groups: Sequence[np.ndarray],
+    temperature: float,
+    *,
+    setting: str = "score_match.temperature",
 ) -> list[Finding]:
     """Check that the distribution over a query's candidates is, on average, neither uniform nor concentrated on one.
 
     The measure is the entropy divided by its largest possible value: 1 is uniform, 0 is a single candidate.
+
+    :param setting: what of the recipe sets the temperature of the teacher's logits
 
     *Shape:* logits: (n_pairs,); groups: rows of each query's candidates
     """
@@ -166,7 +203,7 @@ def check_group_temperature(
     mean = float(np.mean(shares))
     numbers = {"temperature": temperature, "entropy_share": mean}
     spread = float(np.median([logits[rows].std() for rows in lists]))
-    advice = f"set score_match.temperature to about {max(spread, 1e-3):.2g}"
+    advice = f"set {setting} to about {max(spread, 1e-3):.2g}"
     if mean > 0.995:
         message = f"at temperature {temperature:g} every candidate of a query has about the same share (entropy {mean:.3f} of the greatest)"
         return [Finding("problem", "temperature", about, message, advice, numbers)]

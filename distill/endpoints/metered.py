@@ -6,8 +6,9 @@
 `x-should-retry`. Retried are 408, 409, 429, 5xx, timeouts, broken connections, and answers that are not JSON.
 
 **Money.** Before a request is sent, its highest possible price is held: every byte of the prompt counted as one token
-(a byte-level tokenizer makes no more) and `max_tokens` of answer. The `usage` in the answer then settles the hold. If
-the server may have worked but gave no usage (a timeout, a reset, a 502 or 504), the hold counts as spent.
+(a byte-level tokenizer makes no more) and `max_tokens` of answer. A reranker reads the query with each document, so the
+query counts that often. The `usage` in the answer then settles the hold. If the server may have worked but gave no
+usage (a timeout, a reset, a 502 or 504), the hold counts as spent.
 
 **The key** is added to the headers here, below `openai`: no object of `openai` holds it. No other header comes from the
 environment (`OPENAI_ORG_ID`, `OPENAI_CUSTOM_HEADERS`), redirects are not followed, and the key is removed from the
@@ -33,9 +34,9 @@ import httpx2
 import openai
 from aiolimiter import AsyncLimiter
 
-from distill.endpoints.answers import usage_in
+from distill.endpoints.answers import JsonObject, usage_in
 from distill.endpoints.budget import Budget
-from distill.endpoints.tokens import estimated_tokens
+from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import JobFailed
 from distill.recipe.endpoint import Endpoint, Usage
 
@@ -122,13 +123,14 @@ class MeteredClient(httpx2.AsyncClient):
 
         :raises Stopped: if the budget is used up, or the body is longer than any valid answer.
         """
-        text = request.content.decode()
-        body = json.loads(text)
+        content = request.content.decode()
+        body = json.loads(content)
+        text = content + _repeated_query(body)
         max_output = int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
         expected_tokens = estimated_tokens(text) + max_output
         await self._wait_for_turn(expected_tokens)
         try:
-            hold = await self._budget.hold(self._price.of(Usage(len(request.content), max_output)))
+            hold = await self._budget.hold(self._price.of(Usage(most_tokens(text), max_output)))
         except JobFailed as spent:
             raise Stopped(spent) from None
         dollars: float | None = None  # None: unknown
@@ -225,6 +227,12 @@ class MeteredClient(httpx2.AsyncClient):
         self.faults[cause] += 1
         if self.faults[cause] == 1 and self._endpoint.max_attempts > 1:  # later ones of the same kind are only counted
             log.warning("%s: %s; trying again", self._endpoint.base_url, cause)
+
+
+def _repeated_query(body: JsonObject) -> str:
+    """Return the query of a rerank for each document after the first: servers count it with every document."""
+    n_documents = len(body.get("documents") or body.get("texts") or ())
+    return str(body.get("query", "")) * (n_documents - 1)
 
 
 def cause_of(error: BaseException | None) -> tuple[str, bool]:

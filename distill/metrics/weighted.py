@@ -8,6 +8,7 @@ of one model).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,12 +110,15 @@ def mean(values: FloatArray, rows: IntArray) -> Statistic:
 
 def kendall(left: FloatArray, right: FloatArray) -> Statistic:
     """Return tau-b: concordant minus discordant couples, over the geometric mean of both columns' untied couples."""
-    left_ranking, right_ranking = _Ranking.of(left), _Ranking.of(right)
-    score = _exact_concordance(left, right) if len(left) <= _EXACT_TAU else _linear_concordance(left, right)
+    rankings, untied = [_Ranking.of(column) for column in (left, right)], list[Statistic]()
+    if len(left) <= _EXACT_TAU:
+        score, untied = _exact_concordance(left, right), [partial(_untied, ranking) for ranking in rankings]
+    else:
+        score, untied = _linear_concordance(left, right), [_linear_untied(ranking) for ranking in rankings]
 
     def statistic(weights: FloatArray) -> FloatArray:
-        untied = np.sqrt(_untied(left_ranking, weights)) * np.sqrt(_untied(right_ranking, weights))
-        return np.clip(_ratio(score(weights), untied), -1, 1)
+        untied_left, untied_right = (np.sqrt(untied_of(weights)) for untied_of in untied)
+        return np.clip(_ratio(score(weights), untied_left * untied_right), -1, 1)
 
     return statistic
 
@@ -135,14 +139,16 @@ def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
     """Return a first-order approximation of the quadratic form at the whole data, for data too large for the matrix.
 
     wᵀSw/2 at w = 1 + d is score + hᵀd + dᵀSd/2 with h = S1. The last term is of order 1/n relative to the rest (the
-    Hájek projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. A
-    pair's h is computed against 2,000 random pairs, which are always the same.
+    Hájek projection of a U-statistic; van der Vaart, "Asymptotic Statistics", 1998, chapter 12) and is dropped. Its mean
+    is not 0 (a pair that is drawn twice is tied with itself), so it is dropped in the divisor of tau as well
+    (`_linear_untied`), where it has the same mean. A pair's h is computed against 2,000 random pairs, which are always
+    the same.
     """
     n = len(left)
     others = np.random.default_rng(0).choice(n, _EXACT_TAU, replace=False)
     blocks = np.array_split(np.arange(n), max(1, n // 1000))
     gradient = np.concatenate([_signs(left, right, others, rows).sum(axis=1, dtype=np.float64) for rows in blocks])
-    gradient *= n / _EXACT_TAU
+    gradient *= (n - 1) / (_EXACT_TAU - np.isin(np.arange(n), others))  # no pair is compared with itself
     unit = np.ones((n, 1))
     untied = np.sqrt(_untied(_Ranking.of(left), unit) * _untied(_Ranking.of(right), unit))
     whole = float(stats.kendalltau(left, right, variant="b").statistic * untied[0])
@@ -152,6 +158,20 @@ def _linear_concordance(left: FloatArray, right: FloatArray) -> Statistic:
         return whole + change
 
     return score
+
+
+def _linear_untied(ranking: _Ranking) -> Statistic:
+    """Return `_untied` to first order at the whole data, as `_linear_concordance` is: (n, b) -> (b,)."""
+    n = len(ranking.codes)
+    unit = np.ones((n, 1))
+    gradient = n - ranking.groups(unit)[ranking.codes, 0]
+    whole = _untied(ranking, unit)
+
+    def untied(weights: FloatArray) -> FloatArray:
+        change: FloatArray = gradient @ (weights - 1)
+        return np.maximum(whole + change, 0.0)
+
+    return untied
 
 
 def _signs(left: FloatArray, right: FloatArray, others: IntArray, rows: IntArray | None = None) -> Any:

@@ -16,7 +16,7 @@ from distill.errors import BadInput
 from distill.files.artefact import revision
 from distill.ray.actors import EmbedActor, ScoreActor
 from distill.ray.attempts import attempt
-from distill.ray.reading import BATCH, PATH, PROBLEM, Source, from_value
+from distill.ray.reading import BATCH, PATH, PROBLEM, ROW, Source, from_value
 from distill.ray.shards import KEY, ShardFolder, row_keys, shard_name
 from distill.signals import KeySet
 from distill.wording import counted
@@ -111,7 +111,7 @@ class ShardActor:
 
     :param state: the state that the driver found (`state_of`); a machine with another model or precision is refused
     :param done: keys of finished rows
-    :param begun: returns, for a batch's name, the argument `begin` of `attempt`
+    :param begun: returns, for a batch's place in the source, the argument `begin` of `attempt`
     :raises BadInput: if this machine has another model, or opens it with another runtime, precision or length
     """
 
@@ -155,10 +155,14 @@ class ShardActor:
         if not len(rows):
             return outcome
         outcome = replace(outcome, shard=shard_name(keys[rows]))
-        result = attempt(lambda: self._write(outcome.shard, table.take(rows), keys[rows]), self.begun(outcome.shard))
+        # by its place, not its shard: batches of the same rows have one shard, and are no retries of each other
+        begin = self.begun(f"{table[PATH][0]}, row {table[ROW][0]}")
+        result = attempt(lambda: self._write(outcome.shard, table.take(rows), keys[rows]), begin)
         outcome = replace(outcome, tries=result.tries, problem=result.problem, is_bad_input=result.is_bad_input)
         if result.problem is not None:
             return outcome
+        if not result.value and result.tries == 1:
+            return replace(outcome, shard="", repeated=outcome.repeated + len(rows))
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
         return replace(outcome, computed=len(rows), seconds=seconds, cpu_seconds=cpu_seconds)
 
@@ -184,9 +188,10 @@ class ShardActor:
         todo = unique[self.done.find(keys[unique]) < 0]
         return todo, {"repeated": len(rows) - len(unique), "done_before": len(unique) - len(todo)}
 
-    def _write(self, shard: str, table: pa.Table, keys: np.ndarray) -> None:
-        if self.folder.has(shard):  # written by an earlier try, whose process ended before it could report
-            return
+    def _write(self, shard: str, table: pa.Table, keys: np.ndarray) -> bool:
+        """Compute rows and write them; return False if the shard is there: of an earlier try, or of another batch."""
+        if self.folder.has(shard):
+            return False
         rows = table.select(list(self.job.source.kept))
         texts = (table[name].to_pylist() for name in self.job.source.texts)
         for column, values in self.work.results(*texts).items():
@@ -196,6 +201,7 @@ class ShardActor:
                 )
             rows = rows.append_column(column, _arrow(values))
         self.folder.write(shard, rows, keys)
+        return True
 
 
 def _arrow(values: np.ndarray) -> Any:

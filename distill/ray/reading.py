@@ -4,8 +4,8 @@
     .parquet .arrow .feather      by pyarrow
 
 A task reads a file in batches of rows and passes each batch on at once. The results are tables of the wanted columns,
-with the columns `_path` (the file) and `_problem` (the row and why it cannot be used, or null). Columns that are only
-kept are strings if the format has no types (all formats except Parquet and Arrow).
+with the columns `_path` (the file), `_row` (the row's number in it) and `_problem` (the row and why it cannot be used, or
+null). Columns that are only kept are strings if the format has no types (all formats except Parquet and Arrow).
 """
 
 import json
@@ -28,6 +28,7 @@ __all__ = [
     "BATCH",
     "PATH",
     "PROBLEM",
+    "ROW",
     "Source",
     "as_value",
     "find_source",
@@ -36,7 +37,7 @@ __all__ = [
     "rows_of_file",
 ]
 
-BATCH, PATH, PROBLEM = "_batch", "_path", "_problem"
+BATCH, PATH, PROBLEM, ROW = "_batch", "_path", "_problem", "_row"
 _FORMS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -251,7 +252,7 @@ def _written(values: Sequence[Any]) -> list[str | None]:
 
 
 def _checked(columns: Mapping[str, Any], texts: Sequence[str], path: str, start: int) -> pa.Table:
-    """Return rows as a table of their columns, `_path` and `_problem`.
+    """Return rows as a table of their columns, `_path`, `_row` and `_problem`.
 
     :param columns: values of each column, as a list or an Arrow column
     :param start: number of earlier rows of the file
@@ -273,6 +274,7 @@ def _checked(columns: Mapping[str, Any], texts: Sequence[str], path: str, start:
         arrays[name] = pa.array(strings, pa.string())
     n_rows = len(next(iter(columns.values())))
     arrays[PATH] = pa.array([path] * n_rows, pa.string())
+    arrays[ROW] = pa.array(range(start + 1, start + n_rows + 1), pa.int64())
     arrays[PROBLEM] = pa.array([problems.get(i) for i in range(n_rows)], pa.string())
     return pa.table(arrays)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Labels,
         Objectives,
         Recipe,
+        Signals,
         SoleLoss,
         Student,
         Teacher,
@@ -54,6 +55,7 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_teacher_problems(recipe),
         *_student_problems(recipe),
         *(_stage_problems(recipe) if recipe.stages else _learning_problems(recipe)),
+        *_live_problems(recipe.signals),
         *_export_problems(recipe.export),
         *_recover_problems(recipe),
         *_benchmark_problems(recipe),
@@ -550,6 +552,15 @@ def _asymmetric_problems(recipe: Recipe, student: Student) -> list[str]:
             "objectives.embedding_match.projection: an asymmetric student stays in the teacher's space; leave it at keep"
         ]
     return []
+
+
+def _live_problems(signals: Signals) -> list[str]:
+    """Refuse settings of the cache if the teachers are asked during training, which they are in torch."""
+    return [
+        f"signals.{name}: changes nothing with signals.live, which stores nothing and computes in torch; leave it out"
+        for name in ("dtype", "runtime", "shard_size")
+        if signals.live and getattr(signals, name) != _default(signals, name)
+    ]
 
 
 def _export_problems(export: Export) -> list[str]:

@@ -528,7 +528,8 @@ class Signals(Section):
     shard_size: Count = 4096
     """Items per file of the cache. A killed run loses at most this many."""
     live: bool = False
-    """Compute the teachers' outputs during training instead of reading the cache."""
+    """Compute the teachers' outputs during training, in torch, instead of reading the cache. `dtype`, `runtime` and
+    `shard_size` are for the cache alone."""
     allow_unrelated: bool = False
     """Continue although a teacher's scores do not correlate with the labels. False stops and prints the correlation."""
 

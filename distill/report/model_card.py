@@ -161,6 +161,8 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     floor = floor_of(result["rows"], metric)
     teacher = next((other_row["name"] for other_row in result["rows"] if other_row["role"] == "teacher"), None)
     of_itself = teacher is None or row["role"] == "teacher"
+    is_taught, is_copy = row["role"] in ("stage", "student", "export"), row["role"] == "teacher_export"
+    whose = "its" if is_taught else "the"  # control and untrained student have no teacher
     return {
         "kind": _NATURE.get(row["kind"], "bi-encoder: vectors whose cosine is the match of two texts"),
         "millions": row["parameters"] / 1e6,
@@ -171,7 +173,8 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         "problem": row.get("problem"),
         "kept": None if of_itself else (row.get("retention") or {}).get(metric),
         "metric": METRIC_NAMES.get(metric),
-        "of": f"`{teacher}` in torch" if row["role"] == "teacher_export" else f"its teacher, `{teacher}`,",
+        "verb": "keeps" if is_taught or is_copy else "reaches",
+        "of": f"`{teacher}` in torch" if is_copy else f"{whose} teacher, `{teacher}`,",
         "speedup": row.get("speedup"),
         "split": speed_share(row),
     }

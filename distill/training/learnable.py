@@ -142,7 +142,7 @@ def _check_scripts(run: "Run") -> None:
 def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, global_batch: int) -> None:
     """Refuse objectives that cannot learn from the units.
 
-    :param name: the model to be trained, for the message
+    :param name: the model to be trained, for messages
     :raises BadInput: if the data lacks what a term needs: several candidates, a positive, a negative, labels that
         differ
     :raises JobFailed: if a teacher's signals are constant
@@ -150,6 +150,21 @@ def check_learnable(name: str, units: "TrainSet", objectives: "Objectives", *, g
     for field, term in objectives.terms().items():
         _check_facts(name, field, units, term, global_batch)
         _check_signals(f"{name}: {field}", units, term, global_batch)
+    _say_lone_pairs(name, units, objectives)
+
+
+def _say_lone_pairs(name: str, units: "TrainSet", objectives: "Objectives") -> None:
+    """Log how many pairs the terms over lists leave out: of queries with one document, and the rest of longer ones."""
+    fields = [field for field, term in objectives.terms().items() if compares_candidates(term)]
+    n_alone = int((units.unit_pairs.lengths == 1).sum())
+    if fields and n_alone:
+        log.info(
+            "%s: %d of %d pairs are alone in their list (data.candidates), and count for nothing in %s",
+            name,
+            n_alone,
+            len(units.query_rows),
+            ", ".join(fields),
+        )
 
 
 def _check_facts(

@@ -66,7 +66,7 @@ class TrainResult:
     kept_because: str | None = None
     """Why the last ones were."""
     n_idle_steps: int = 0
-    """Steps in which no objective had anything to learn from (for example no group): they change no weight."""
+    """Steps in which no objective had anything to learn from (no group, or a weight of 0): they change no weight."""
     n_skipped_steps: int = 0
     """Steps that fp16's scaler skipped, because a gradient had overflowed."""
     n_tokens: int = 0
@@ -277,7 +277,8 @@ class _Loop:
                 log.warning("%s: %s; the last weights are kept", self.title, state.kept_because)
         if state.n_idle_steps:
             log.warning(
-                "%s: %d of %d steps held nothing to learn from (no group, no positive); they counted for nothing",
+                "%s: %d of %d steps held nothing to learn from (no group, no positive, or all weights scheduled to 0); "
+                "they counted for nothing",
                 self.title,
                 state.n_idle_steps,
                 state.step,
@@ -438,7 +439,8 @@ class _Loop:
         else:
             state.evaluations_without_gain += 1
         patience = self.settings.patience
-        state.stopped_early = patience is not None and state.evaluations_without_gain >= patience
+        is_early = state.step < self.n_steps
+        state.stopped_early = is_early and patience is not None and state.evaluations_without_gain >= patience
         return True
 
     def _evaluate(self) -> float:
@@ -524,6 +526,7 @@ class _Loop:
         weights = self.accelerator.get_state_dict(self.step)  # on every process: a collective act under FSDP
         if self.state.best_step:
             weights |= load_file(self._best_weights())
+        self.accelerator.wait_for_everyone()  # the first process removes the folder when it has written the model
         step: TaskStep = self.build_step() if self.is_sharded else self.accelerator.unwrap_model(self.step)
         if not self.is_sharded or self.accelerator.is_main_process:
             step.load_state_dict(weights)

@@ -211,13 +211,11 @@ class MlmStep(TaskStep):
         self.details = {"mlm": {"pretrained": pretrained, "drawn_at_random": drawn}}
 
     def metrics(self, values: Sequence[float]) -> dict[str, float]:
-        """Return the perplexity of the chosen tokens before training and of the weights that were kept."""
+        """Return the perplexity of the chosen tokens before training and, if they were evaluated, of the kept weights."""
         if not values:
             return {}
-        return {
-            "perplexity_before": math.exp(-values[0]),
-            "perplexity_after": math.exp(-max(values[1:], default=values[0])),
-        }
+        before = {"perplexity_before": math.exp(-values[0])}
+        return before | ({"perplexity_after": math.exp(-max(values[1:]))} if len(values) > 1 else {})
 
     def forward(self, batch: MaskedPass, *, predict: bool = False) -> dict[str, Tensor]:
         """Return {"mlm": the pass's share of the step's mean loss}, or {"scores": (n_blocks, 2)}."""

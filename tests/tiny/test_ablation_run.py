@@ -1,12 +1,15 @@
 """An ablation on tiny models: shared stages once, rows that fail alone, a table that is whole."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
 from distill.ablation import load_ablation
 from distill.errors import BadInput, JobFailed
+from distill.evaluation.benchmark import score_row
 from distill.files.artefact import read_card
 from recipes.cli import main
 from teachers.ablation import run_ablation
@@ -160,3 +163,26 @@ def test_a_row_that_cannot_run_leaves_the_others(tmp_path, monkeypatch):
     values = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert values[0]["ours"]["V1"]["metrics"]["ablation_mse"]["value"] > 0
     assert "cannot be loaded" in values[2]["ours"]["V1"]["problem"]
+
+
+def test_a_row_whose_scores_are_no_numbers_leaves_the_others(tmp_path, monkeypatch):
+    def broken(run, row, pairs):
+        scored = score_row(run, row, pairs)
+        return replace(scored, scores=np.full(len(pairs), np.nan)) if row.name == "broken" else scored
+
+    monkeypatch.setattr("teachers.ablation.score_row", broken)
+    tfidf = TABLE["baselines"]["tfidf"]
+    table = {
+        **TABLE,
+        "data": {"V1": {"train": pairs_file(), "max_pairs": 120}},
+        "baselines": {"broken": tfidf, "tfidf": tfidf},
+        "rows": [{"name": name, "model": name} for name in ("broken", "tfidf")],
+        "output_dir": str(tmp_path / "out"),
+    }
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(table, sort_keys=False))
+    with pytest.raises(JobFailed, match=r"1 rows could not be run"):
+        run_ablation(load_ablation(path))
+    cells = [row["ours"]["V1"] for row in json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]]
+    assert "values are not finite" in cells[0]["problem"]
+    assert cells[1]["problem"] is None and cells[1]["metrics"]["ablation_mse"]["value"] > 0

@@ -17,7 +17,7 @@ from distill.scorers.opening import open_scorer
 from distill.signals import SignalCache, pair_keys
 from recipes.cli import main
 from teachers import cache_signals, train_teachers
-from teachers.doctor import diagnose
+from teachers.doctor import _temperature, diagnose
 from tests.conftest import pairs_file
 
 pytestmark = pytest.mark.integration
@@ -106,6 +106,21 @@ def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_p
     hot = main(["doctor", str(tmp_path / "recipe.yaml"), "objectives.score_match.temperature=100"])
     printed = capsys.readouterr()
     assert hot == 1 and "problem  temperature" in printed.out and "would learn nothing" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("match", "advice"),
+    [
+        ({"temperature": 100}, "set score_match.temperature to about"),
+        ({"teacher_temperature": 100}, "set score_match.teacher_temperature to about"),
+        ({"loss": "mse"}, "set score_match.loss to bce and score_match.temperature to about"),
+    ],
+)
+def test_the_advice_on_a_temperature_can_be_followed(bert_bi, tmp_path, match, advice):
+    near = np.random.default_rng(0).normal(0.0, 1e-3, 240).astype(np.float32)  # cosines that look alike
+    run = Run(recipe(bert_bi, tmp_path / "run", **match))
+    (finding,) = _temperature(run.recipe, "t", near, run.split.train)
+    assert finding.level == "problem" and finding.advice.startswith(advice)
 
 
 def test_labelling_says_which_script_the_teacher_cannot_read(bert_bi, tmp_path, caplog):

@@ -195,6 +195,15 @@ class TestStage:
         assert check_model_folder(run.teacher("adapted")) == "bi_encoder"
         assert read_card(run.teacher("bi")).parents == {"adapted": card.revision}
 
+    def test_without_an_evaluation_of_the_kept_weights_no_perplexity_of_them_is_stated(self, tiny_run, caplog):
+        caplog.set_level("INFO")
+        training = {"epochs": 1, "max_steps": 2, "evaluations_per_epoch": 0}
+        run = tiny_run(teachers={"adapted": {**ADAPTED, "training": training}})
+        train_teachers(run)
+        metrics = read_card(run.teacher("adapted")).metrics
+        assert "perplexity_before" in metrics and "perplexity_after" not in metrics
+        assert f"perplexity {metrics['perplexity_before']:.2f} before, not measured after" in caplog.text
+
     @pytest.mark.slow
     def test_it_ends_with_the_same_bits_when_interrupted(self, tiny_run, monkeypatch, caplog):
         training = {"epochs": 2, "checkpoint_seconds": 0, "evaluations_per_epoch": 1}

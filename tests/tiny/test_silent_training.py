@@ -132,6 +132,15 @@ class TestStepsWithoutAnything:
         assert read_card(run.student).details["training"]["n_idle_steps"] == len(idle)
         assert f"{len(idle)} of {len(steps)} steps held nothing to learn from" in caplog.text
 
+    def test_of_a_schedule_that_begins_at_zero_are_said_to_be_its(self, tiny_run, caplog):
+        rising = {"score_match": {"teacher": "cross", "schedule": {"from": 0}}}
+        run = tiny_run(data=SHORT, objectives=rising, signals={"allow_unrelated": True})
+        train_teachers(run)
+        cache_signals(run)
+        with caplog.at_level(logging.WARNING):
+            train_student(run)
+        assert "held nothing to learn from (no group, no positive, or all weights scheduled to 0)" in caplog.text
+
     def test_of_a_whole_run_stop_it_before_it_starts(self, tiny_run, tmp_path):
         rows = [(f"lone {q}", f"other {q} {'good' if q % 2 else 'bad'}", q % 2) for q in range(80)]
         run = tiny_run(

@@ -16,6 +16,7 @@ from distill.files.artefact import read_card, revision
 from distill.models.modeling import load_model
 from distill.recipe.schema import Training
 from distill.runtime.opening import load
+from distill.training import fitting
 from distill.training import loop as training
 from distill.training.trainset import Tokenization, TrainSet, validation_value
 from recipes.cli import main
@@ -300,12 +301,33 @@ class TestEvaluation:
         assert summary["stopped_early"] is True
         assert read_card(folder).metrics == {"validation": 0.7, "n": len(run.split.validation)}
 
+    def test_patience_that_ends_with_the_last_step_stops_nothing(self, tiny_run, monkeypatch):
+        self.scripted(monkeypatch, [0.7, 0.6, 0.6])
+        folder = teacher_of(tiny_run(data=SHORT, training={**self.SETTINGS, "epochs": 3, "patience": 2}))
+        summary = read_card(folder).details["training"]
+        assert (summary["step"], summary["best_step"], summary["stopped_early"]) == (9, 3, False)
+
     def test_takes_the_best_weights_not_the_last(self, tiny_run, monkeypatch):
         self.scripted(monkeypatch, [0.6, 0.9, 0.7, 0.65, 0.8])
         best = teacher_of(tiny_run("best", data=SHORT, training=self.SETTINGS))
         assert len(losses_of(best)) == 15
         ended_there = {**self.SETTINGS, "max_steps": 6, "evaluations_per_epoch": 0}
         assert identical(best, teacher_of(tiny_run("ended", data=SHORT, training=ended_there)))
+
+    def test_every_process_has_read_the_best_weights_before_they_are_removed(self, tiny_run, monkeypatch):
+        from accelerate import Accelerator
+        from safetensors import torch as safetensors
+
+        order = []
+
+        def told(name, function):
+            return lambda *given, **options: (order.append(name), function(*given, **options))[1]
+
+        monkeypatch.setattr(safetensors, "load_file", told("read", safetensors.load_file))
+        monkeypatch.setattr(Accelerator, "wait_for_everyone", told("wait", Accelerator.wait_for_everyone))
+        monkeypatch.setattr("distill.training.fitting._save", told("save", fitting._save))
+        teacher_of(tiny_run(data=SHORT, training={**self.SETTINGS, "epochs": 1}))
+        assert order[order.index("save") - 2 : order.index("save")] == ["read", "wait"]
 
     def test_off_takes_the_last(self, tiny_run):
         folder = teacher_of(tiny_run(data=SHORT, training={"evaluations_per_epoch": 0}))

@@ -104,6 +104,21 @@ def test_a_temperature_that_leaves_nothing_is_found_with_a_better_one(temperatur
         assert check_temperature("", sigmoid(LOGITS / better), better, LOGITS) == []
 
 
+def test_a_temperature_for_scores_far_from_zero_spreads_them():
+    high = 6.0 + 1.5 * LOGITS / LOGITS.std()
+    (finding,) = check_temperature("score_match of t", sigmoid(high / 0.1), 0.1, high)
+    better = float(finding.advice.split("about ")[1].split(",")[0])
+    assert better > 1  # half of the standard deviation leaves all targets at 1
+    assert check_temperature("", sigmoid(high / better), better, high) == []
+
+
+def test_scores_that_no_temperature_spreads_are_to_be_matched_as_logits():
+    high = 2.3 + 0.1 * LOGITS / LOGITS.std()  # cosines of .82 ± .02, as E5 gives them
+    (finding,) = check_temperature("score_match of t", sigmoid(high), 1, high)
+    assert finding.level == "problem" and "set score_match.loss to logit_mse" in finding.advice
+    assert "temperature to about" not in finding.advice
+
+
 @pytest.mark.parametrize(("temperature", "expected"), [(1, []), (0.003, "warning"), (100, "problem")])
 def test_a_temperature_over_candidates_is_neither_flat_nor_steep(temperature, expected):
     groups = np.split(RNG.permutation(2000), 250)

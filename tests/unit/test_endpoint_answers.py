@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill.endpoints.answers import Answer, BadAnswer, rerank_scores_in, usage_in, vectors_in
+from distill.endpoints.budget import BudgetSpent
 from distill.endpoints.tokens import estimated_tokens
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Usage
@@ -130,6 +131,17 @@ def test_pairs_without_a_grade_are_named_and_the_others_are_kept(tmp_path):
 def test_a_rerank_that_is_none(tmp_path, fault, says):
     with MisbehavingServer(lambda _: fault) as server, pytest.raises(JobFailed, match=says):
         ask(teacher(server, "rerank"), tmp_path, PAIRS[:4])
+
+
+def test_the_budget_of_a_rerank_counts_the_query_with_each_document(tmp_path):
+    pairs = [("many words " * 200, f"document {i}") for i in range(32)]  # 24,000 tokens, of 2,600 bytes
+    with MisbehavingServer() as server:
+        settings = teacher(server, "rerank", budget=0.001)
+        with pytest.raises(BudgetSpent):
+            ask(settings, tmp_path, pairs)
+        assert server.ledger == []
+        _, answers = ask(teacher(server, "rerank", budget=0.1), tmp_path, pairs)
+    assert answers.cost() == {"dollars": pytest.approx(24_000 * INPUT_PRICE / 1e6, rel=0.05), "requests": 1}
 
 
 def test_scores_outside_their_scale_are_refused_with_what_to_set(tmp_path):

@@ -115,6 +115,22 @@ class TestNothingToLearn:
             check(objectives, trainset_of(CROSS, candidates=4, pairs=LONE))
         check(objectives, trainset_of(CROSS, candidates=4, pairs=GROUPED))
 
+    @pytest.mark.parametrize("objectives", [KL, Objectives(ranknet=RankNet())])
+    def test_pairs_that_are_compared_with_none_are_counted(self, objectives, caplog):
+        five = pairs(["a"] * 5 + ["b"], list("uvwxyz"), [0, 1, 0, 1, 0, 1])  # of "a" one is left over, "b" has one
+        (field,) = objectives.terms()
+        with caplog.at_level("INFO"):
+            check(objectives, trainset_of(CROSS, candidates=4, pairs=five))
+        assert (
+            f"student: 2 of 6 pairs are alone in their list (data.candidates), and count for nothing in {field}"
+            in caplog.text
+        )
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            check(objectives, trainset_of(CROSS, candidates=4, pairs=GROUPED))
+            check(Objectives(labels=Labels(loss="bce")), trainset_of(CROSS, candidates=4, pairs=five))
+        assert "alone in their list" not in caplog.text
+
     @pytest.mark.parametrize("objectives", [KL, MARGIN])
     def test_the_same_score_for_all_candidates(self, objectives):
         units = trainset_of(CROSS, candidates=4, pairs=GROUPED)

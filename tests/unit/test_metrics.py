@@ -222,6 +222,20 @@ def test_tau_of_large_data_has_the_spread_of_the_exact_one(monkeypatch):
     assert linear.high == pytest.approx(exact.high, abs=0.1 * width)
 
 
+def test_tau_of_large_data_that_nearly_agree_is_in_its_interval_as_in_the_exact_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    teacher_scores = rng.normal(size=1500)
+    scores = teacher_scores + 0.005 * rng.normal(size=1500)  # as an int8 export beside its student
+    call = {"scores": scores, "labels": None, "teacher_scores": teacher_scores, "seed": 3}
+    call["query_ids"] = np.arange(1500) // 3
+    exact = evaluate_scores(**call)["teacher_kendall"]
+    monkeypatch.setattr(weighted, "_EXACT_TAU", 700)
+    linear = evaluate_scores(**call)["teacher_kendall"]
+    assert linear.low < linear.value < linear.high
+    middles = [(estimate.low + estimate.high) / 2 for estimate in (linear, exact)]
+    assert middles[0] == pytest.approx(middles[1], abs=0.2 * (exact.high - exact.low))
+
+
 # --- evaluate_scores -----------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from distill.ray.attempts import MOST_TRIES, Attempts, attempt
 from distill.ray.batches import Batched, RayJob, ShardActor, state_of
 from distill.ray.cluster import Actors
 from distill.ray.labelling import LabelActor, TeacherFolder
-from distill.ray.reading import PATH, PROBLEM, find_source, rows_of_file
+from distill.ray.reading import PATH, PROBLEM, ROW, find_source, rows_of_file
 from distill.ray.shards import JOB, ShardFolder, row_keys, shard_name
 from distill.ray.storage import place_at
 from distill.ray.tally import Tally
@@ -105,7 +105,7 @@ class TestReading:
     def test_parquet_keeps_types(self, tmp_path):
         pq.write_table(pa.table({"text": ["a", " "], "id": [1, None], "x": [0, 0]}), tmp_path / "a.parquet")
         table = rows(find_source(str(tmp_path), ["text"], ["id"], section="--column"))
-        assert table.schema.names == ["text", "id", PATH, PROBLEM]
+        assert table.schema.names == ["text", "id", PATH, ROW, PROBLEM]
         assert table["id"].type == pa.int64()
         assert table[PROBLEM].to_pylist() == [None, "row 2: text is empty"]
 
@@ -296,6 +296,19 @@ class TestShardActor:
         again = actor.handle(rows(source))
         assert (again.shard, again.tries) == (first.shard, 2)
         assert folder.shards()[0].local.stat().st_mtime_ns == before
+
+    def test_batches_of_the_same_rows_are_repeats_and_no_retries(self, model, folder, tmp_path):
+        (tmp_path / "parts").mkdir()
+        for number in range(MOST_TRIES + 2):
+            write(tmp_path / "parts" / f"{number}.csv", "text,id\nred,1\nblau,2\n")
+        source = find_source(str(tmp_path / "parts"), ["text"], ["id"], section="--column")
+        actor = self.actor(embedding_job(model, source), folder)
+        told = [actor.handle(table) for file in source.files for table in rows_of_file(source, file, 100)]
+        assert [(batch.computed, batch.repeated, batch.tries, batch.problem) for batch in told] == [
+            (2, 0, 1, None),
+            *[(0, 2, 1, None)] * (MOST_TRIES + 1),
+        ]
+        assert pq.read_table(folder.place.path)["id"].to_pylist() == ["1", "2"]
 
     def test_a_batch_with_a_row_that_is_no_text_is_refused_by_name(self, model, folder, tmp_path):
         source = self.source(tmp_path, "text,id\nred,1\n,2\n")

@@ -28,6 +28,10 @@ class TestSectionsAgree:
                 "teachers.cross.positive_from: changes nothing without loss infonce; leave it out",
             ),
             (
+                {"signals": {"live": True, "runtime": "openvino"}},
+                "signals.runtime: changes nothing with signals.live, which stores nothing and computes in torch; leave it out",
+            ),
+            (
                 {"objectives": {"margin_mse": {"teacher": "zzz"}}, "data": {"candidates": 4}},
                 "objectives.margin_mse.teacher: no teacher is called 'zzz'; known: cross",
             ),

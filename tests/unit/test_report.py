@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from itertools import combinations, pairwise
 
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
+from distill.files.artefact import Artefact, write_json
 from distill.metrics.measures import METRICS, Estimate
 from distill.metrics.names import METRIC_NAMES
 from distill.report import pictures as report_pictures
 from distill.report.build import write_report
 from distill.report.calibrated import calibration_table, curve_of
 from distill.report.content import BenchmarkResults, latency_of
+from distill.report.model_card import write_model_cards
 from distill.report.page import page as html_page
 from distill.report.pictures import PNG_FILES, Pictures, draw
 from distill.report.series import points_of
 from distill.report.words import verdict
+from tests.conftest import make_run
 
 
 def interval(value, half=0.012, n=4820):
@@ -119,6 +123,22 @@ def benchmark():
             "Questions longer than 256 tokens were cut.",
         ],
     }
+
+
+def test_a_model_card_names_a_teacher_of_those_alone_that_have_one(tmp_path):
+    result, folders = benchmark(), {}
+    result["rows"] = result["rows"][1:4]
+    for place in result["rows"]:
+        place |= {"retention": {"roc_auc": 0.955}, "speedup": 24.1}
+        folders[place["name"]] = folder = tmp_path / place["name"]
+        folder.mkdir()
+        write_json(folder / "artefact.json", asdict(Artefact("bi_encoder", "train_student", "f", "r")))
+    write_model_cards(make_run(tmp_path / "run"), result, folders)
+    cards = {name: (folder / "README.md").read_text(encoding="utf-8") for name, folder in folders.items()}
+    speed = "at 24.1 times its pairs a second"
+    assert "% of the ROC-AUC" not in cards["teacher"]
+    assert f"It keeps 95.5 % of the ROC-AUC of its teacher, `teacher`, {speed}" in cards["student"]
+    assert f"It reaches 95.5 % of the ROC-AUC of the teacher, `teacher`, {speed}" in cards["control"]
 
 
 class Page(HTMLParser):
