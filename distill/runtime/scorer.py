@@ -37,7 +37,7 @@ from distill.models.stored_calibration import StoredCalibration, read_calibratio
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_choice, check_count, check_text_pairs, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import PaddedBatch, plan_batches
-from distill.runtime.engines import Engine
+from distill.runtime.engines import ANY_LENGTH, Engine
 from distill.runtime.kept_vectors import KeptVectors
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
@@ -51,7 +51,6 @@ __getattr__ = moved_names(__name__)  # names from before the rename
 log = logging.getLogger(__name__)
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and is enough to fill batches of one length
-_ANY_LENGTH = 2**31  # more than any model reads: the model then uses its own limit
 
 
 class Scorer:
@@ -82,7 +81,7 @@ class Scorer:
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
-        self._n_positions = engine.length_limit(_ANY_LENGTH)
+        self._n_positions = engine.length_limit(ANY_LENGTH)
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the side that it serves, if another model serves the other
         self.n_template_tokens = 0  # the part of max_length that a generative reranker's template takes

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
+from distill.graphs.openvino import export_graph
 from distill.models.files import read_model_files
 from distill.runtime import settings as settings_module
 from distill.runtime import tuning
@@ -16,6 +17,7 @@ from distill.runtime.opening import load
 from distill.runtime.settings import RunSettings, read_settings, settings_key, store_settings
 from recipes.cli import main
 from tests.conftest import ROOT
+from tests.tiny.conftest import build, write_onnx
 from tests.tiny.test_runtime import TEXTS
 
 pytestmark = pytest.mark.integration
@@ -176,6 +178,20 @@ def test_the_search_takes_what_is_fastest(graphs, name, monkeypatch):
     assert (best.n_streams, best.batch_tokens, best.n_latency_threads) == (2, 512, 1)
     assert best.skip_layer_norm_fusion is (runtime == "openvino")
     assert {row["what"] for row in measured} == {"throughput", "latency"}
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_no_sample_is_padded_beyond_the_positions(runtime, tmp_path, monkeypatch):
+    """A model of 100 positions: 100 is no length that batches are padded to, the next one is 112."""
+    monkeypatch.setattr(tuning, "_ROUNDS", (1, 1))
+    source = build(tmp_path / "source", "bi_encoder", "wordpiece", max_length=100)
+    if runtime == "onnx":
+        write_onnx(source)
+    else:
+        export_graph(source, tmp_path / "graph", "fp32")
+    files = read_model_files(source if runtime == "onnx" else tmp_path / "graph")
+    best, _ = tuning.fastest_settings(files, runtime, None, 1, seconds=0.1)
+    assert best.n_streams == 1
 
 
 def test_tune_on_the_command_line_and_when_loading(folder, cache, capsys, monkeypatch):
