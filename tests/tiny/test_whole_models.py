@@ -237,6 +237,24 @@ class TestPrompts:
         assert card["details"]["history"][0]["embedding_match"] == pytest.approx(0, abs=1e-5)
         assert folder_prompts(run.student) == PROMPTS
 
+    @pytest.mark.parametrize(
+        ("prompts", "default"), [({"query": "query: ", "passage": "passage: "}, None), ({"all": "represent: "}, "all")]
+    )
+    def test_stock_reads_those_that_the_model_learned(self, bert_bi, tmp_path, prompts, default):
+        """Stock `encode_document` takes an empty prompt "document" before "passage", and before the default."""
+        from sentence_transformers import SentenceTransformer
+
+        source = shutil.copytree(bert_bi, tmp_path / "source")
+        path = source / "config_sentence_transformers.json"
+        stored = {"prompts": prompts, "default_prompt_name": default}
+        path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+        (tmp_path / "built").mkdir()
+        save_model(build_model("bi_encoder", source, max_length=64), tmp_path / "built")
+        ours, stock = load(tmp_path / "built"), SentenceTransformer(str(tmp_path / "built"), device="cpu")
+        np.testing.assert_allclose(stock.encode_query(SENTENCES), ours.encode_queries(SENTENCES), atol=1e-5)
+        np.testing.assert_allclose(stock.encode_document(SENTENCES), ours.encode_documents(SENTENCES), atol=1e-5)
+        assert folder_prompts(tmp_path / "built") == folder_prompts(source)
+
     def test_of_a_default_are_not_put_twice(self, tiny_run, bert_bi, tmp_path):
         from sentence_transformers import SentenceTransformer
 
