@@ -142,8 +142,29 @@ def test_a_read_only_folder_is_tuned_in_the_cache(folder, cache, monkeypatch):
         store_settings(files, key, wanted, [])
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"settings": {"n_streams": 1}}', "[]"])
-def test_half_written_settings_are_none(folder, cache, text):
+POSSIBLE = {"n_streams": 1, "n_latency_threads": 1, "batch_tokens": 512, "skip_layer_norm_fusion": True}
+IMPOSSIBLE = [
+    {"n_streams": "1"},
+    {"n_streams": -1},
+    {"n_latency_threads": 10**6},
+    {"batch_tokens": 0},
+    {"batch_tokens": 10**9},
+    {"batch_tokens": 512.5},
+    {"skip_layer_norm_fusion": "no"},
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"settings": {"n_streams": 1}}',
+        "[]",
+        *(json.dumps({"settings": POSSIBLE | change}) for change in IMPOSSIBLE),
+    ],
+)
+def test_half_written_and_impossible_settings_are_none(folder, cache, text):
     files = read_model_files(folder)
     (folder / f".tuning-{settings_key(files, 'openvino', None, 1)}.json").write_text(text)
     assert read_settings(files, settings_key(files, "openvino", None, 1)) is None
