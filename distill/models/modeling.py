@@ -11,7 +11,7 @@ nor head.
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,7 @@ __all__ = [
     "stored_prompts",
     "tokenizer_of",
     "transformer_of",
+    "without_last_norm",
 ]
 
 log = logging.getLogger(__name__)
@@ -162,13 +163,21 @@ def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: in
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
     from torch import nn
 
-    body = [module for module in modules if not isinstance(module, Normalize)]
+    body = without_last_norm(modules)
     if len(body) == 1 and not is_static(body):
         body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or _usual_pooling(body[0])))
     if output_width is not None:
         width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
         body.append(Dense(width, output_width, bias=False, activation_function=nn.Identity()))
     return SentenceTransformer(modules=[*body, Normalize()], device="cpu")
+
+
+def without_last_norm(modules: Iterable[Any]) -> list[Any]:
+    """Return the modules of a bi-encoder without the Normalize at its end; one before a Dense stays."""
+    body = list(modules)
+    while type(body[-1]).__name__ == "Normalize":
+        body.pop()
+    return body
 
 
 def _usual_pooling(transformer: Any) -> Pooling:

@@ -9,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.models.backbone import fresh_backbone
 from distill.models.modeling import build_model, load_model, quiet, save_model
 from distill.models.prompts import folder_prompts
-from distill.recipe.schema import FreshBackbone
+from distill.recipe.schema import FreshBackbone, Width
 from distill.runtime.opening import load
 from students import build_student, train_student
+from students.cut.importance import pair_batches
+from students.cut.width import narrow
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
 from tests.tiny.conftest import SENTENCES
@@ -180,6 +183,25 @@ class TestFrozenScorers:
                 stock = CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
             ours = load(run.teacher("cross"), runtime="torch").score(*zip(*pairs, strict=True))
             np.testing.assert_allclose(ours, stock, atol=1e-5)
+
+
+def test_a_norm_between_layers_stays(bert_bi, tmp_path):
+    """Only the last one is replaced by our own; before a Dense with an activation it changes the result."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize
+
+    body = list(load_model(bert_bi))[:2]
+    (tmp_path / "source").mkdir()
+    torch.manual_seed(0)
+    save_model(
+        SentenceTransformer(modules=[*body, Normalize(), Dense(64, 32), Normalize()], device="cpu"), tmp_path / "source"
+    )
+    model = build_model("bi_encoder", tmp_path / "source", max_length=64)
+    expected = SentenceTransformer(str(tmp_path / "source"), device="cpu").encode(SENTENCES)
+    np.testing.assert_allclose(model.encode(SENTENCES), expected, atol=1e-6)
+    batches = pair_batches(model, "bi_encoder", Pairs(SENTENCES, SENTENCES, None), max_length=64)
+    with pytest.raises(BadInput, match="a Normalize follows the pooling"):
+        narrow(model, "bi_encoder", Width(hidden=32), batches)
 
 
 @pytest.fixture(scope="module")
