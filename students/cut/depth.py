@@ -20,9 +20,9 @@ from distill.models.modeling import transformer_of
 from distill.progress import Progress, progress
 from distill.recipe.schema import LayerChoice
 from students.cut.importance import PairBatch, output_change, outputs
-from students.cut.structure import check_family, rebuild, stock_difference
+from students.cut.structure import can_be_read, check_family, rebuild, stock_difference
 
-__all__ = ["choose_layers", "keep_layers", "layers_by_importance", "layers_by_rule"]
+__all__ = ["choose_layers", "cut_config", "keep_layers", "layers_by_importance", "layers_by_rule"]
 
 
 def choose_layers(
@@ -75,7 +75,9 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
     path, stack = layer_stack(transformer)
     if max(layers) >= len(stack):
         raise BadInput(f"layers {list(layers)}: the backbone has {len(stack)}, counted from 0 to {len(stack) - 1}")
-    config, weights = _cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
+    config, weights = cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
+    if not can_be_read(config):
+        raise BadInput(_unreadable(config, f"layers {list(layers)}"))
     misfits = stock_difference(transformer, config, weights)
     if misfits:
         raise BadInput(
@@ -84,8 +86,14 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
     rebuild(transformer, config, weights)
 
 
-def _cut_config(config: Any, layers: Sequence[int]) -> Any:
-    """Return the config of the cut encoder; its per-layer settings are cut too (such as ModernBERT's windows)."""
+def _unreadable(config: Any, layers: str) -> str:
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    hint = f"all of them are of the kind {kinds[0]}, keep one of another kind too" if len(kinds) == 1 else "keep others"
+    return f"{layers}: transformers cannot read a {config.model_type} of these layers again; {hint}"
+
+
+def cut_config(config: Any, layers: Sequence[int]) -> Any:
+    """Return the config of an encoder of these layers; its per-layer settings are cut too (such as ModernBERT's windows)."""
     n_layers, changed = config.num_hidden_layers, copy.deepcopy(config)
     changed.num_hidden_layers = len(layers)
     for name, value in config.to_dict().items():
@@ -131,6 +139,10 @@ def layers_by_importance(
                 layer: output_change(whole_outputs, reduced_outputs)
                 for layer, reduced_outputs in _without_each(model, kind, kept, batches, report).items()
             }
+            if not changes:
+                raise BadInput(
+                    _unreadable(cut_config(transformer.config, kept[:n_kept]), f"student.layers.importance: {n_kept}")
+                )
             least = min(changes, key=lambda layer: changes[layer])
             kept.remove(least)
             steps.append({"layer": least, "change": changes[least]})
@@ -182,7 +194,7 @@ def _giving(layer: nn.Module, output: Any) -> nn.Module:
 def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
     path, _ = layer_stack(transformer)
     weights = _cut_weights(transformer, path, layers)
-    return not stock_difference(transformer, _cut_config(transformer.config, layers), weights)
+    return not stock_difference(transformer, cut_config(transformer.config, layers), weights)
 
 
 @contextmanager
