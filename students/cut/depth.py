@@ -6,6 +6,7 @@ the model's outputs least (a greedy search, as in Sajjad et al. 2020 and Peer et
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from students.cut.importance import PairBatch, output_change, outputs
 from students.cut.structure import can_be_read, check_family, rebuild, stock_difference
 
 __all__ = ["choose_layers", "cut_config", "keep_layers", "layers_by_importance", "layers_by_rule"]
+
+log = logging.getLogger(__name__)
 
 
 def choose_layers(
@@ -83,6 +86,8 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
         raise BadInput(
             f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({misfits[0]} has no place there); keep layer 0"
         )
+    if config.model_type == "modernbert":
+        _state_period(config, layers)
     rebuild(transformer, config, weights)
 
 
@@ -90,6 +95,24 @@ def _unreadable(config: Any, layers: str) -> str:
     kinds = sorted(set(getattr(config, "layer_types", None) or ()))
     hint = f"all of them are of the kind {kinds[0]}, keep one of another kind too" if len(kinds) == 1 else "keep others"
     return f"{layers}: transformers cannot read a {config.model_type} of these layers again; {hint}"
+
+
+def _state_period(config: Any, layers: Sequence[int]) -> None:
+    """State the period of a ModernBERT's global layers: readers older than `layer_types` know no other form.
+
+    Such readers are transformers before 5 and text-embeddings-inference. A cut without a period is another model there.
+    """
+    is_global = [kind == "full_attention" for kind in config.layer_types]
+    places = range(len(is_global))
+    period = next((n for n in range(1, len(is_global) + 1) if is_global == [i % n == 0 for i in places]), None)
+    if period is not None:
+        config.global_attn_every_n_layers = period
+        return
+    log.warning(
+        "layers %s: local and global attention do not alternate evenly any more; transformers before 5 and "
+        "text-embeddings-inference would read them as another model without an error",
+        list(layers),
+    )
 
 
 def cut_config(config: Any, layers: Sequence[int]) -> Any:

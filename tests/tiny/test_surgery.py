@@ -182,6 +182,17 @@ class TestDepth:
         assert [layer.attn.sliding_window for layer in layers] == [None, 5, None]
         assert [layer.attn.layer_idx for layer in layers] == [0, 1, 2]
 
+    @pytest.mark.parametrize(("layers", "period"), [([0, 1, 3], 2), ([0, 1, 2], 3), ([0, 2], 2), ([0, 3, 1, 2], None)])
+    def test_earlier_readers_know_windows_by_their_period(self, folders, layers, period, tmp_path, caplog):
+        model = build_model("bi_encoder", folders("modernbert"), max_length=64)
+        keep_layers(transformer_of(model), layers)
+        config = check_reload(model, tmp_path)
+        assert ("would read them as another model" in caplog.text) is (period is None)
+        if period is not None:
+            assert config.global_attn_every_n_layers == period
+            read_by_period = ["sliding_attention" if i % period else "full_attention" for i in range(len(layers))]
+            assert config.layer_types == read_by_period
+
     def test_the_layer_without_a_norm_stays(self, folders):
         model = build_model("bi_encoder", folders("modernbert"), max_length=64)
         with pytest.raises(BadInput, match=r"layers \[2, 3\]: .*attn_norm.* keep layer 0"):
