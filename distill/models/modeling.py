@@ -19,6 +19,7 @@ from typing import Any, Literal
 from distill.errors import BadInput, loading
 from distill.files.artefact import ModelKind, check_model_folder, check_named_settings, check_tokenizer
 from distill.files.trust import NO_CODE, check_module, check_source, read_json
+from distill.machine.shared_context import SharedContext
 from distill.models.backbone import resolve_name
 from distill.models.compatibility import make_portable
 from distill.models.files import static_tokenizer, usable_positions
@@ -57,8 +58,7 @@ DEFAULT_HEAD = (256,)  # hidden widths of a cross-encoder's MLP
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the loaders' progress bars, key reports and deprecation warnings; errors are still raised."""
+def _quiet_process() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     noisy = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "optimum", "nncf")]
@@ -74,6 +74,16 @@ def quiet() -> Iterator[None]:
         _set_levels(noisy, levels)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+_quiet = SharedContext(_quiet_process)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the loaders' progress bars, key reports and deprecation warnings; errors are still raised."""
+    with _quiet:
+        yield
 
 
 def _set_levels(loggers: Sequence[logging.Logger], levels: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from distill.errors import BadInput, JobFailed
 from distill.models.backbone import fresh_backbone
 from distill.models.modeling import build_model, load_model, quiet, save_model
 from distill.models.prompts import folder_prompts
+from distill.models.whole_weights import whole_weights
 from distill.recipe.schema import FreshBackbone, Width
 from distill.runtime.opening import load
 from students import build_student, train_student
@@ -183,6 +185,31 @@ class TestFrozenScorers:
                 stock = CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
             ours = load(run.teacher("cross"), runtime="torch").score(*zip(*pairs, strict=True))
             np.testing.assert_allclose(ours, stock, atol=1e-5)
+
+
+def test_threads_that_load_at_the_same_time_leave_the_libraries_as_they_were(bert_bi):
+    """Entered by two threads, left in the order in which they entered."""
+    from transformers import AutoModel, PreTrainedModel
+
+    original, level = PreTrainedModel.__dict__["from_pretrained"], logging.getLogger("transformers").level
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def other():
+        with quiet(), whole_weights("other"):
+            entered.set()
+            may_leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with quiet(), whole_weights("first"):
+        thread.start()
+        assert entered.wait(60)
+    try:  # the other thread is still inside, and this one loads what it likes
+        AutoModel.from_pretrained(bert_bi, num_hidden_layers=3)
+    finally:
+        may_leave.set()
+        thread.join()
+    assert PreTrainedModel.__dict__["from_pretrained"] is original
+    assert logging.getLogger("transformers").level == level
 
 
 def test_a_norm_between_layers_stays(bert_bi, tmp_path):
