@@ -17,7 +17,7 @@ from typing import Any, Literal
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, write_json
 from distill.models.files import ModelFiles, Precision, Runtime
-from distill.runtime.cache import GraphContent, cache_folder, machine_identity
+from distill.runtime.cache import GraphContent, cache_folder, graph_files, machine_identity
 
 __all__ = [
     "MODES",
@@ -82,7 +82,7 @@ def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | Non
     """Return the hash of everything that the fastest settings depend on; the path is not part of it."""
     graph = files.graph(runtime)
     assert graph is not None
-    content = GraphContent([graph, graph.with_suffix(".bin")]).content
+    content = GraphContent(graph_files(graph)).content
     package = {"openvino": "openvino", "onnx": "onnxruntime"}[runtime]
     version = importlib.metadata.version(package)
     return content_hash([machine_identity(), n_threads, runtime, version, precision, content])
