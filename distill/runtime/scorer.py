@@ -287,6 +287,7 @@ class Scorer:
                 f"index is {type(index).__name__}; Index(vectors=…, binary=…) of distill.runtime.vectors is expected"
             )
         check_count("top_k", top_k)
+        self._check_reads_queries()
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
@@ -367,6 +368,7 @@ class Scorer:
 
     def _cosines_to(self, query: str, documents: Any) -> np.ndarray:
         self._check_bi_encoder()
+        self._check_reads_queries()
         vectors = check_vectors("documents", documents, self.embedding_width, what="n_documents")
         floats = vectors.astype(np.float32, copy=False)
         query_vector = self.encode_queries([query])[0]
@@ -388,6 +390,12 @@ class Scorer:
     def _check_bi_encoder(self) -> None:
         if self.kind != "bi_encoder":
             raise BadInput(f"{self.path} is a cross-encoder, it has no embeddings: use score(queries, documents)")
+
+    def _check_reads_queries(self) -> None:
+        if self.side == "document":
+            raise BadInput(
+                f"{self.path} reads the document side of pairs only, and a search needs queries; give the other side's model too, see distill.scorers.pairing"
+            )
 
     def _encode(
         self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | OnProgress
