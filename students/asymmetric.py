@@ -23,6 +23,7 @@ from distill.data.pairs import Pairs
 from distill.errors import GateFailed
 from distill.files.artefact import ASYMMETRIC, Side, new_folder, write_card
 from distill.models.modeling import load_model, quiet, save_model
+from distill.models.prompts import model_prompts
 from distill.recipe.schema import Asymmetric
 from distill.run import Run
 from distill.runtime.opening import load
@@ -244,7 +245,7 @@ def write_router(folder: Path, student: Path, teacher: Path, side: Side) -> None
     models = {name: load_model(student if name == side else teacher) for name in ("query", "document")}
     with quiet():
         router = Router.for_query_document(list(models["query"]), list(models["document"]))
-        prompts = {name: model.prompts.get(name) for name, model in models.items()}
+        prompts = {name: model_prompts(model)[role] for role, (name, model) in enumerate(models.items())}
         router_model = SentenceTransformer(
             modules=[router],
             device="cpu",

@@ -72,11 +72,7 @@ def trim_folder(
     """
     source = Path(resolve_name(model))
     kind = check_model_folder(source)
-    runtime = read_model_files(source).held_runtime if read_sides(source) is None else "torch"
-    if runtime not in ("torch", "numpy"):
-        raise BadInput(
-            f"{source} is an export for {runtime}, which has no weights to cut; trim the student that it was made from"
-        )
+    _check_has_word_embeddings(source)
     check_unchanged(source)  # the trimmed model gets its own card, which would hide changes to the source's files
     input_paths: list[str | Path] = [source, *(_source_file(text) for text in texts)]
     check_output_folder(target, inputs=input_paths)
@@ -87,6 +83,7 @@ def trim_folder(
         check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
     trimmed_model = load_model(source, dtype="auto")
+    corpus.add("prompts", filter(None, trimmed_model.prompts.values()))  # they come before every text
     tokenizer, report = trim_vocabulary(
         transformer_of(trimmed_model), tokenizer_of(trimmed_model), corpus.sources, **asdict(kept)
     )
@@ -118,6 +115,28 @@ def trim_folder(
         "not_taken_over": [path.name for path in sorted(source.iterdir()) if not (target / path.name).exists()],
         **report.to_json(),
     }
+
+
+def _check_has_word_embeddings(source: Path) -> None:
+    """Refuse a folder that is not one encoder with its word embeddings.
+
+    :raises BadInput: naming what it is
+    """
+    if read_sides(source) is not None:
+        raise BadInput(f"{source} is a Router of two models, each with a vocabulary of its own; trim one of them")
+    files = read_model_files(source)
+    if files.is_static:
+        raise BadInput(
+            f"{source} is a static model, without a transformer whose word embeddings could be cut; set student.vocabulary.trim in its recipe"
+        )
+    if files.is_generative:
+        raise BadInput(
+            f"{source} is a generative reranker, whose template and answers need tokens that no text shows; trim an encoder"
+        )
+    if files.held_runtime != "torch":
+        raise BadInput(
+            f"{source} is an export for {files.held_runtime}, which has no weights to cut; trim the student that it was made from"
+        )
 
 
 def _read(texts: Sequence[str]) -> Corpus:

@@ -209,11 +209,12 @@ def _check_keys(path: Path, value: Any, place: str) -> None:
                 raise BadInput(
                     f"{path}: {name} asks to run code of the folder's own; such code is never run here, remove the key"
                 )
-            if key in _NAMES_ELSEWHERE and inner:
+            lowered = str(key).lower()  # OpenVINO's options are in capitals, such as CACHE_DIR
+            if lowered in _NAMES_ELSEWHERE and inner:
                 raise BadInput(
                     f"{path}: {name} names something outside of the folder ({str(inner)[:80]!r}); remove the key"
                 )
-            if str(key).endswith(("file_name", "_file", "_path")) and inner:
+            if lowered.endswith(("file_name", "_file", "_path")) and inner:
                 inside(path.parent, inner, f"{path.name}: {name}")
             _check_keys(path, inner, name)
     elif isinstance(value, list):

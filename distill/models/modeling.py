@@ -11,7 +11,7 @@ nor head.
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from distill.errors import BadInput, loading
 from distill.files.artefact import ModelKind, check_model_folder, check_named_settings, check_tokenizer
 from distill.files.trust import NO_CODE, check_module, check_source, read_json
+from distill.machine.shared_context import SharedContext
 from distill.models.backbone import resolve_name
 from distill.models.compatibility import make_portable
 from distill.models.files import static_tokenizer, usable_positions
@@ -49,6 +50,7 @@ __all__ = [
     "stored_prompts",
     "tokenizer_of",
     "transformer_of",
+    "without_last_norm",
 ]
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ DEFAULT_HEAD = (256,)  # hidden widths of a cross-encoder's MLP
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the loaders' progress bars, key reports and deprecation warnings; errors are still raised."""
+def _quiet_process() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     noisy = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "optimum", "nncf")]
@@ -73,6 +74,16 @@ def quiet() -> Iterator[None]:
         _set_levels(noisy, levels)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+_quiet = SharedContext(_quiet_process)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the loaders' progress bars, key reports and deprecation warnings; errors are still raised."""
+    with _quiet:
+        yield
 
 
 def _set_levels(loggers: Sequence[logging.Logger], levels: Sequence[int]) -> None:
@@ -162,13 +173,21 @@ def bi_encoder(modules: Sequence[Any], pooling: Pooling | None, output_width: in
     from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
     from torch import nn
 
-    body = [module for module in modules if not isinstance(module, Normalize)]
+    body = without_last_norm(modules)
     if len(body) == 1 and not is_static(body):
         body.append(PoolingModule(body[0].get_embedding_dimension(), pooling_mode=pooling or _usual_pooling(body[0])))
     if output_width is not None:
         width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
         body.append(Dense(width, output_width, bias=False, activation_function=nn.Identity()))
     return SentenceTransformer(modules=[*body, Normalize()], device="cpu")
+
+
+def without_last_norm(modules: Iterable[Any]) -> list[Any]:
+    """Return the modules of a bi-encoder without the Normalize at its end; one before a Dense stays."""
+    body = list(modules)
+    while type(body[-1]).__name__ == "Normalize":
+        body.pop()
+    return body
 
 
 def _usual_pooling(transformer: Any) -> Pooling:

@@ -10,13 +10,14 @@ short pairs through a three-layer int8 cross-encoder took 1.51 s, and take 0.70 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distill.files.trust import read_json
-from distill.machine.forks import ForkSafeLock
+from distill.machine.shared_context import SharedContext
 
 __all__ = [
     "LEGACY_POOLING",
@@ -41,42 +42,21 @@ LEGACY_POOLING = {
 }
 
 
+@cache
+def _thread_pools() -> Any:
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()  # finding the libraries takes milliseconds, limiting them microseconds
+
+
+_one_thread = SharedContext(lambda: _thread_pools().limit(limits=1, user_api="blas"))
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Limit numpy's BLAS to one thread inside the block, and restore its threads afterwards."""
-    _one_thread.enter()
-    try:
+    with _one_thread:
         yield
-    finally:
-        _one_thread.leave()
-
-
-class _OneThread:
-    """The limit behind `one_blas_thread`: the first of several threads sets it, the last one removes it."""
-
-    def __init__(self) -> None:
-        self._lock, self._n_inside = ForkSafeLock(), 0
-        self._controller: Any = None
-        self._limit: Any = None
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._n_inside == 0:
-                if self._controller is None:  # finding the libraries takes milliseconds, limiting them microseconds
-                    import threadpoolctl
-
-                    self._controller = threadpoolctl.ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._n_inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
-                self._limit.restore_original_limits()
-
-
-_one_thread = _OneThread()
 
 
 class NumpyHead:

@@ -70,10 +70,15 @@ def model_prompts(model: Any) -> tuple[str, str]:
 
 
 def keep_prompts(model: Any, prompts: Mapping[str, str] | None, default_name: str | None) -> None:
-    """Give a model its stored prompts, which are lost when a model is built from its modules."""
+    """Give a model its stored prompts, which are lost when a model is built from its modules.
+
+    The prompts of both roles are also stored as "query" and "document": stock `encode_query` and `encode_document` read
+    these names first, and an empty prompt there hides one named "passage", and the default prompt.
+    """
     stored = {name: prompt for name, prompt in (prompts or {}).items() if prompt is not None}
     model.prompts = {**model.prompts, **stored}
     model.default_prompt_name = default_name if default_name in stored else None
+    model.prompts |= dict(zip(("query", "document"), model_prompts(model), strict=True))
 
 
 def give_prompts(model: Any, prompts: tuple[str, str]) -> None:

@@ -6,11 +6,13 @@ weights for training, labelling or export therefore uses `whole_weights`, and pa
 """
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from distill.errors import BadInput, JobFailed
+from distill.machine.shared_context import SharedContext
 
 __all__ = ["check_finite", "check_loaded", "not_finite", "whole_weights"]
 
@@ -19,18 +21,35 @@ _BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # the model computes 
 _SHOWN = 4
 
 
+_loading = threading.local()  # `name`: the model that this thread loads
+
+
 @contextmanager
 def whole_weights(name: str) -> Iterator[None]:
-    """Make `from_pretrained` of transformers refuse a checkpoint with missing tensors, inside the block.
+    """Make `from_pretrained` of transformers refuse a checkpoint with missing tensors, inside the block and its thread.
 
     :param name: the name of the model, for messages
     :raises BadInput: naming the tensors that are missing or have another shape
     """
+    outer: str | None = getattr(_loading, "name", None)
+    _loading.name = name
+    try:
+        with _refusing:
+            yield
+    finally:
+        _loading.name = outer
+
+
+@contextmanager
+def _refusing_process() -> Iterator[None]:
     from transformers import PreTrainedModel
 
     original = PreTrainedModel.__dict__["from_pretrained"]
 
     def from_pretrained(cls: type, *args: Any, **options: Any) -> Any:
+        name: str | None = getattr(_loading, "name", None)
+        if name is None:  # another thread is inside the block
+            return original.__func__(cls, *args, **options)
         wants_info = options.pop("output_loading_info", False)
         # `check_loaded` refuses differing shapes by name; the error of transformers refers to a report that is hidden
         options.setdefault("ignore_mismatched_sizes", True)
@@ -43,6 +62,9 @@ def whole_weights(name: str) -> Iterator[None]:
         yield
     finally:
         PreTrainedModel.from_pretrained = original
+
+
+_refusing = SharedContext(_refusing_process)
 
 
 def check_loaded(name: str, model: Any, info: Mapping[str, Any]) -> None:

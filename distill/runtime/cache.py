@@ -24,7 +24,7 @@ from distill.errors import BadInput
 from distill.files.artefact import content_hash
 from distill.machine.cpu import cpu_model
 
-__all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "machine_identity"]
+__all__ = ["GraphContent", "cache_folder", "cached", "file_hash", "graph_files", "machine_identity"]
 
 Result = TypeVar("Result")
 _UNUSED_SECONDS = 30 * 24 * 3600.0
@@ -71,6 +71,11 @@ def _file_hash(path: str, *_: int) -> str:
 def _hash(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def graph_files(graph: Path) -> list[Path]:
+    """Return the files that a graph may have: itself, and its weights in OpenVINO, or in an ONNX file of over 2 GB."""
+    return [graph, graph.with_suffix(".bin"), graph.with_name(f"{graph.name}_data")]
 
 
 class GraphContent:

@@ -22,7 +22,7 @@ from distill.errors import BadInput
 from distill.machine.forks import PerProcess
 from distill.models.files import Precision, graph_output
 from distill.runtime.buckets import PaddedBatch
-from distill.runtime.cache import GraphContent
+from distill.runtime.cache import GraphContent, graph_files
 from distill.runtime.settings import Mode, RunSettings
 
 __all__ = ["OnnxGraph"]
@@ -48,7 +48,7 @@ class OnnxGraph:
         if precision == "bf16":
             raise BadInput("ONNX Runtime has no bf16 on x86 CPUs; leave precision out, or use runtime: openvino")
         self._path, self._n_threads, self._settings, self._mode = path, n_threads, settings, mode
-        self._opened = GraphContent([path])
+        self._opened = GraphContent(graph_files(path))
         self._for_one, self._for_many = PerProcess[Any](), PerProcess[Any]()
         session = self._side_by_side if mode == "throughput" else self._alone
         ports = {port.name: port.shape[-1] for port in session.get_outputs()}

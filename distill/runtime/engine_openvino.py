@@ -13,7 +13,7 @@ from distill.machine.cpu import multiplies_bf16
 from distill.machine.forks import PerProcess
 from distill.models.files import ModelFiles, Precision, graph_output
 from distill.runtime.buckets import PaddedBatch
-from distill.runtime.cache import GraphContent, cached, machine_identity
+from distill.runtime.cache import GraphContent, cached, graph_files, machine_identity
 from distill.runtime.settings import Mode, RunSettings
 
 __all__ = ["OpenVinoGraph"]
@@ -50,7 +50,7 @@ class OpenVinoGraph:
             self._options["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
         elif not multiplies_bf16():  # OpenVINO itself ignores ONEDNN_MAX_CPU_ISA, unlike oneDNN
             self._options.setdefault("INFERENCE_PRECISION_HINT", "f32")
-        self._opened = GraphContent([path, path.with_suffix(".bin")])
+        self._opened = GraphContent(graph_files(path))
         self._for_one, self._for_many = PerProcess[_Compiled](), PerProcess[_Compiled]()
         compiled = self._side_by_side if self._takes_streams else self._alone
         self.input_names = [_name(port) for port in compiled[0].inputs]

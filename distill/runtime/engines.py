@@ -28,8 +28,9 @@ from distill.runtime.buckets import Features, PaddedBatch
 from distill.runtime.settings import Mode, RunSettings, read_settings, settings_key
 from distill.wording import load_with
 
-__all__ = ["CompiledGraph", "Engine", "GraphEngine", "open_graph"]
+__all__ = ["ANY_LENGTH", "CompiledGraph", "Engine", "GraphEngine", "open_graph"]
 
+ANY_LENGTH = 2**31  # more than any model reads: the model then uses its own limit
 _HEAD = 1000  # bytes at the start of a graph's file that contain its root element
 
 

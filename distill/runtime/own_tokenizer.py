@@ -58,11 +58,12 @@ def _read(state: Mapping[str, Any]) -> Any:
 
 
 def _without_special_tokens(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer state that does not recognise special tokens in a text; ids and added special tokens stay.
+    """Return a tokenizer state that does not recognise special tokens in a text; all ids stay.
 
-    Special tokens are removed from the added tokens, so that they are not split off first. The pieces of the same name
-    are renamed to strings that occur in no text: otherwise a Unigram model would find "</s>" among its pieces, and a
-    WordPiece model would find "[SEP]" if its pre-tokenizer does not split at "[".
+    Special tokens are renamed to strings that occur in no text, so that they are not split off first. The pieces of the
+    same name are renamed too: otherwise a Unigram model would find "</s>" among its pieces, and a WordPiece model would
+    find "[SEP]" if its pre-tokenizer does not split at "[". None is removed: the loader numbers added tokens that are
+    not in the model one after the other, so a token behind a removed one would get the id of a special token.
     """
     special = {token["content"] for token in state.get("added_tokens") or [] if token["special"]}
     prefix = secrets.token_hex(8)  # random, so that no author can put it into a text
@@ -77,5 +78,8 @@ def _without_special_tokens(state: dict[str, Any]) -> dict[str, Any]:
     if model.get("merges"):
         parts = ((pair, pair if isinstance(pair, list) else pair.split(" ", 1)) for pair in model["merges"])
         model["merges"] = [pair for pair, (left, right) in parts if not {left, right, left + right} & special]
-    added = [token for token in state.get("added_tokens") or [] if not token["special"]]
+    added = [
+        {**token, "content": prefix + token["content"]} if token["special"] else token
+        for token in state.get("added_tokens") or []
+    ]
     return {**state, "model": model, "added_tokens": added}

@@ -37,7 +37,7 @@ from distill.models.stored_calibration import StoredCalibration, read_calibratio
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_choice, check_count, check_text_pairs, check_texts, check_vectors, is_texts
 from distill.runtime.buckets import PaddedBatch, plan_batches
-from distill.runtime.engines import Engine
+from distill.runtime.engines import ANY_LENGTH, Engine
 from distill.runtime.kept_vectors import KeptVectors
 from distill.runtime.own_tokenizer import own_tokenizer, special_token_ids
 from distill.runtime.settings import RunSettings
@@ -51,7 +51,6 @@ __getattr__ = moved_names(__name__)  # names from before the rename
 log = logging.getLogger(__name__)
 
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and is enough to fill batches of one length
-_ANY_LENGTH = 2**31  # more than any model reads: the model then uses its own limit
 
 
 class Scorer:
@@ -82,7 +81,7 @@ class Scorer:
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
-        self._n_positions = engine.length_limit(_ANY_LENGTH)
+        self._n_positions = engine.length_limit(ANY_LENGTH)
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the side that it serves, if another model serves the other
         self.n_template_tokens = 0  # the part of max_length that a generative reranker's template takes
@@ -288,6 +287,7 @@ class Scorer:
                 f"index is {type(index).__name__}; Index(vectors=…, binary=…) of distill.runtime.vectors is expected"
             )
         check_count("top_k", top_k)
+        self._check_reads_queries()
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
@@ -368,6 +368,7 @@ class Scorer:
 
     def _cosines_to(self, query: str, documents: Any) -> np.ndarray:
         self._check_bi_encoder()
+        self._check_reads_queries()
         vectors = check_vectors("documents", documents, self.embedding_width, what="n_documents")
         floats = vectors.astype(np.float32, copy=False)
         query_vector = self.encode_queries([query])[0]
@@ -389,6 +390,12 @@ class Scorer:
     def _check_bi_encoder(self) -> None:
         if self.kind != "bi_encoder":
             raise BadInput(f"{self.path} is a cross-encoder, it has no embeddings: use score(queries, documents)")
+
+    def _check_reads_queries(self) -> None:
+        if self.side == "document":
+            raise BadInput(
+                f"{self.path} reads the document side of pairs only, and a search needs queries; give the other side's model too, see distill.scorers.pairing"
+            )
 
     def _encode(
         self, texts: list[str], prompt: str, batch_tokens: int | None, progress: bool | OnProgress

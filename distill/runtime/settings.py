@@ -17,7 +17,7 @@ from typing import Any, Literal
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, write_json
 from distill.models.files import ModelFiles, Precision, Runtime
-from distill.runtime.cache import GraphContent, cache_folder, machine_identity
+from distill.runtime.cache import GraphContent, cache_folder, graph_files, machine_identity
 
 __all__ = [
     "MODES",
@@ -36,6 +36,7 @@ Mode = Literal["latency", "throughput"]
 MODES = ("latency", "throughput")
 _DEFAULT_BATCH_TOKENS = {"openvino": 1024, "onnx": 512}  # for a MiniLM, whose widest states then take 6 MB, or 3
 _MINILM_FEED_FORWARD = 1536
+_MOST_THREADS, _MOST_BATCH_TOKENS = 1024, 65_536  # of stored settings
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def settings_key(files: ModelFiles, runtime: Runtime, precision: Precision | Non
     """Return the hash of everything that the fastest settings depend on; the path is not part of it."""
     graph = files.graph(runtime)
     assert graph is not None
-    content = GraphContent([graph, graph.with_suffix(".bin")]).content
+    content = GraphContent(graph_files(graph)).content
     package = {"openvino": "openvino", "onnx": "onnxruntime"}[runtime]
     version = importlib.metadata.version(package)
     return content_hash([machine_identity(), n_threads, runtime, version, precision, content])
@@ -109,8 +110,22 @@ def read_settings(files: ModelFiles, key: str) -> RunSettings | None:
     for path in _places(files.folder, "tuning", key):
         with suppress(OSError, ValueError, TypeError, KeyError):  # a partial file, or of another version: ignore it
             stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
-            return RunSettings(**{field.name: stored[field.name] for field in fields(RunSettings)})
+            settings = RunSettings(**{field.name: stored[field.name] for field in fields(RunSettings)})
+            if _is_possible(settings):
+                return settings
     return None
+
+
+def _is_possible(settings: RunSettings) -> bool:
+    """Tell whether settings can have been measured; a downloaded folder may hold any."""
+    n_threads = (settings.n_streams, settings.n_latency_threads)
+    numbers = (*n_threads, settings.batch_tokens)
+    return (
+        all(type(number) is int and number >= 1 for number in numbers)
+        and max(n_threads) <= _MOST_THREADS
+        and settings.batch_tokens <= _MOST_BATCH_TOKENS
+        and isinstance(settings.skip_layer_norm_fusion, bool)
+    )
 
 
 def store_settings(files: ModelFiles, key: str, settings: RunSettings, measured: Any) -> Path:

@@ -25,7 +25,7 @@ from distill.errors import BadInput
 from distill.machine.cpu import multiplies_bf16
 from distill.models.files import ModelFiles, Precision, Runtime
 from distill.runtime.buckets import PaddedBatch, plan_batches
-from distill.runtime.engines import Engine, open_graph
+from distill.runtime.engines import ANY_LENGTH, Engine, open_graph
 from distill.runtime.fastest import ExportFolder, Found, speeds_key
 from distill.runtime.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
 
@@ -218,7 +218,12 @@ def _fastest(
 
 
 def _throughput(engine: Engine, table: TokenTable, batch_tokens: int) -> Callable[[], None]:
-    planned = plan_batches(table.lengths, batch_tokens=batch_tokens, fixed_shapes=engine.fixed_shapes)
+    planned = plan_batches(
+        table.lengths,
+        batch_tokens=batch_tokens,
+        fixed_shapes=engine.fixed_shapes,
+        at_most=engine.length_limit(ANY_LENGTH),
+    )
     batches: list[PaddedBatch] = [(rows, table.padded(rows, width)) for rows, width in planned]
 
     def run() -> None:

@@ -104,7 +104,7 @@ def _changed(run: Run, whole: Base, section: Student) -> Base:
     if section.vocabulary is None and section.width is None and section.embedding_rank is None:
         return whole
     seed = run.recipe.seed
-    model = _one_layer(whole, section.max_length, seed)
+    model = _few_layers(whole, section.max_length, seed)
     with quiet():
         if section.width is not None:
             batches = pair_batches(model, "bi_encoder", run.split.train, max_length=section.max_length, seed=seed)
@@ -116,17 +116,22 @@ def _changed(run: Run, whole: Base, section: Student) -> Base:
     stated_section = section.model_dump(
         mode="json", include={"vocabulary", "width"}, exclude_none=True, exclude_defaults=True
     )
-    return Base(transformer_of(model).config, tokenizer_of(model), whole.n_layers, stated_section)
+    config = transformer_of(model).config
+    if getattr(config, "layer_types", None) is not None:  # from which a shape takes those of its layers
+        config.num_hidden_layers, config.layer_types = whole.n_layers, whole.config.layer_types
+    return Base(config, tokenizer_of(model), whole.n_layers, stated_section)
 
 
-def _one_layer(whole: Base, max_length: int, seed: int) -> Any:
+def _few_layers(whole: Base, max_length: int, seed: int) -> Any:
+    """Build the encoder with one random layer, or one of each kind: a ModernBERT of one kind cannot be read again."""
     import torch
     from transformers import AutoModel
 
     config = copy.deepcopy(whole.config)
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None) is not None:
-        config.layer_types = config.layer_types[:1]
+        config.layer_types = list(dict.fromkeys(config.layer_types))
+        config.num_hidden_layers = len(config.layer_types)
     torch.manual_seed(seed)
     with quiet(), TemporaryDirectory() as folder:
         AutoModel.from_config(config, dtype=torch.float32).save_pretrained(folder)

@@ -6,6 +6,7 @@ the model's outputs least (a greedy search, as in Sajjad et al. 2020 and Peer et
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,9 +21,11 @@ from distill.models.modeling import transformer_of
 from distill.progress import Progress, progress
 from distill.recipe.schema import LayerChoice
 from students.cut.importance import PairBatch, output_change, outputs
-from students.cut.structure import check_family, rebuild, stock_difference
+from students.cut.structure import can_be_read, check_family, rebuild, stock_difference
 
-__all__ = ["choose_layers", "keep_layers", "layers_by_importance", "layers_by_rule"]
+__all__ = ["choose_layers", "cut_config", "keep_layers", "layers_by_importance", "layers_by_rule"]
+
+log = logging.getLogger(__name__)
 
 
 def choose_layers(
@@ -75,17 +78,45 @@ def keep_layers(transformer: Any, layers: Sequence[int]) -> None:
     path, stack = layer_stack(transformer)
     if max(layers) >= len(stack):
         raise BadInput(f"layers {list(layers)}: the backbone has {len(stack)}, counted from 0 to {len(stack) - 1}")
-    config, weights = _cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
+    config, weights = cut_config(transformer.config, layers), _cut_weights(transformer, path, layers)
+    if not can_be_read(config):
+        raise BadInput(_unreadable(config, f"layers {list(layers)}"))
     misfits = stock_difference(transformer, config, weights)
     if misfits:
         raise BadInput(
             f"layers {list(layers)}: a {config.model_type} whose first layer was layer {layers[0]} cannot be saved ({misfits[0]} has no place there); keep layer 0"
         )
+    if config.model_type == "modernbert":
+        _state_period(config, layers)
     rebuild(transformer, config, weights)
 
 
-def _cut_config(config: Any, layers: Sequence[int]) -> Any:
-    """Return the config of the cut encoder; its per-layer settings are cut too (such as ModernBERT's windows)."""
+def _unreadable(config: Any, layers: str) -> str:
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    hint = f"all of them are of the kind {kinds[0]}, keep one of another kind too" if len(kinds) == 1 else "keep others"
+    return f"{layers}: transformers cannot read a {config.model_type} of these layers again; {hint}"
+
+
+def _state_period(config: Any, layers: Sequence[int]) -> None:
+    """State the period of a ModernBERT's global layers: readers older than `layer_types` know no other form.
+
+    Such readers are transformers before 5 and text-embeddings-inference. A cut without a period is another model there.
+    """
+    is_global = [kind == "full_attention" for kind in config.layer_types]
+    places = range(len(is_global))
+    period = next((n for n in range(1, len(is_global) + 1) if is_global == [i % n == 0 for i in places]), None)
+    if period is not None:
+        config.global_attn_every_n_layers = period
+        return
+    log.warning(
+        "layers %s: local and global attention do not alternate evenly any more; transformers before 5 and "
+        "text-embeddings-inference would read them as another model without an error",
+        list(layers),
+    )
+
+
+def cut_config(config: Any, layers: Sequence[int]) -> Any:
+    """Return the config of an encoder of these layers; its per-layer settings are cut too (such as ModernBERT's windows)."""
     n_layers, changed = config.num_hidden_layers, copy.deepcopy(config)
     changed.num_hidden_layers = len(layers)
     for name, value in config.to_dict().items():
@@ -131,6 +162,10 @@ def layers_by_importance(
                 layer: output_change(whole_outputs, reduced_outputs)
                 for layer, reduced_outputs in _without_each(model, kind, kept, batches, report).items()
             }
+            if not changes:
+                raise BadInput(
+                    _unreadable(cut_config(transformer.config, kept[:n_kept]), f"student.layers.importance: {n_kept}")
+                )
             least = min(changes, key=lambda layer: changes[layer])
             kept.remove(least)
             steps.append({"layer": least, "change": changes[least]})
@@ -182,7 +217,7 @@ def _giving(layer: nn.Module, output: Any) -> nn.Module:
 def _is_loadable(transformer: Any, layers: Sequence[int]) -> bool:
     path, _ = layer_stack(transformer)
     weights = _cut_weights(transformer, path, layers)
-    return not stock_difference(transformer, _cut_config(transformer.config, layers), weights)
+    return not stock_difference(transformer, cut_config(transformer.config, layers), weights)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import numpy as np
 
 from distill.data.tokens import special_tokens, tokenize
 from distill.errors import BadInput
-from distill.models.modeling import bi_encoder, tokenizer_of
+from distill.models.modeling import bi_encoder, tokenizer_of, without_last_norm
 from distill.recipe.schema import Static
 
 __all__ = ["static_model", "token_vectors", "token_weights"]
@@ -85,7 +85,7 @@ def token_vectors(model: Any) -> np.ndarray:
     """
     import torch
 
-    body = [module for module in model if type(module).__name__ != "Normalize"]
+    body = without_last_norm(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     before, after = special_tokens(tokenizer_of(model)) or ([], [])
     n_tokens = model[0].model.get_input_embeddings().weight.shape[0]

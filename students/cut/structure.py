@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from distill.errors import BadInput
 from distill.models.layers import hooked, layer_stack
+from distill.models.modeling import quiet
 
 __all__ = [
     "MODEL_TYPES",
     "Layer",
+    "can_be_read",
     "check_family",
     "check_order",
     "find_layers",
@@ -193,16 +195,31 @@ def check_order(transformer: Any, layers: Sequence[Layer], features: Mapping[str
         )
 
 
-def stock_model(transformer: Any, config: Any) -> Any:
-    """Build an encoder's class from a config, without memory for its weights; return None if the class refuses it."""
+def can_be_read(config: Any) -> bool:
+    """Tell whether transformers accepts a config when it saves it, and when it reads it again.
+
+    ModernBERT's class refuses a config of global layers alone (transformers 5.5): its positions have two kinds.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
-    config = copy.deepcopy(config)
     try:
-        config.validate()  # the library also validates when it saves
+        config.validate()
+        with quiet():
+            type(config).from_dict(copy.deepcopy(config).to_dict())
+    except (ValueError, StrictDataclassError):
+        return False
+    return True
+
+
+def stock_model(transformer: Any, config: Any) -> Any:
+    """Build an encoder's class from a config, without memory for its weights; return None if the class refuses it."""
+    config = copy.deepcopy(config)
+    if not can_be_read(config):
+        return None
+    try:
         with torch.device("meta"):
             return _without_absent(type(transformer)(config), transformer)
-    except (ValueError, StrictDataclassError):
+    except ValueError:
         return None
 
 

@@ -268,6 +268,7 @@ def _check_modules(model: Any) -> None:
 
     :raises BadInput: if they cannot
     """
+    from sentence_transformers.base.modules import Dense
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     rest = list(model)[1:]
@@ -278,6 +279,11 @@ def _check_modules(model: Any) -> None:
     if not isinstance(rest[0], Pooling) or not isinstance(rest[0].pooling_mode, str):
         raise BadInput(
             "student.width.hidden: one pooling is expected behind the transformer; set student.pooling: mean or cls"
+        )
+    has_weights = any(True for module in rest[1:] for _ in module.parameters())
+    if has_weights and not isinstance(rest[1], Dense):
+        raise BadInput(
+            f"student.width.hidden: a {type(rest[1]).__name__} follows the pooling, and only a Dense there takes another width; set student.pooling: mean"
         )
     if any(getattr(module, "use_residual", False) for module in rest[1:2]):
         raise BadInput(

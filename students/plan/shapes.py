@@ -6,6 +6,7 @@ them.
 """
 
 import copy
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,8 @@ from distill.recipe.schema import FreshBackbone, LayerChoice, Plan, TeacherBackb
 from distill.run import Run
 from distill.scorers.black_box import open_asked
 from students.cut.bases import Base, base_of, cut_bases, fresh_bases
-from students.cut.depth import layers_by_rule
+from students.cut.depth import cut_config, layers_by_rule
+from students.cut.structure import can_be_read
 from students.export.gate import Thresholds
 from students.export.stage import export_openvino
 from students.plan.cost_model import PRECISIONS, Shape
@@ -28,6 +30,7 @@ from students.plan.measuring import texts_of_length
 
 __all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "kept_layers", "length_of", "shaped"]
 
+log = logging.getLogger(__name__)
 _WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # if plan.widths is not set
 _LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # if plan.layers is not set
 _FEED_FORWARD = (2.0, 4.0)  # times the width, if plan.feed_forward is not set
@@ -118,12 +121,34 @@ class Candidates:
         wanted = self.plan.layers or tuple(range(1, n_layers + 1))
         if max(wanted) > n_layers:
             raise BadInput(f"plan.layers: {max(wanted)} of {self.cut_name}, which has {n_layers}")
+        readable = self._readable(wanted)
         sizes = sorted({base.sizes for base in self._bases})
         return [
             Shape(layers, width, feed_forward, heads, vocabulary, self.length)
             for vocabulary, width, feed_forward, heads in sizes
-            for layers in wanted
+            for layers in readable
         ]
+
+    def _readable(self, wanted: Sequence[int]) -> list[int]:
+        """Return the numbers of layers with which transformers can read the encoder again, and log the others.
+
+        :raises BadInput: if there is none
+        """
+        config, n_layers = self._any_base.config, self._any_base.n_layers
+        readable = [n for n in wanted if can_be_read(cut_config(config, kept_layers(config, n_layers, n)))]
+        left_out = ", ".join(str(n) for n in wanted if n not in readable)
+        if not readable:
+            raise BadInput(
+                f"plan.layers: {left_out} of {self.cut_name}; transformers cannot read a {config.model_type} of these layers again, allow others"
+            )
+        if left_out:
+            log.warning(
+                "plan: %s layers of %s are left out, transformers cannot read such a %s again",
+                left_out,
+                self.cut_name,
+                config.model_type,
+            )
+        return readable
 
     def _base(self, shape: Shape) -> Base:
         """Return the base that a shape is derived from: by its vocabulary and, for a cut encoder, also by its width."""

@@ -10,7 +10,7 @@ import pytest
 from distill.errors import BadInput, GateFailed
 from distill.evaluation import benchmark, latency
 from distill.files.artefact import read_card, revision, write_card
-from distill.models.modeling import load_model
+from distill.models.modeling import load_model, save_model
 from distill.report.model_card import use_of
 from distill.report.templates import render
 from distill.runtime.opening import load
@@ -258,3 +258,26 @@ def test_a_router_of_two_families(family, bert_bi, xlmr_bi, tmp_path):
     (tmp_path / "router" / "query_0_Transformer" / "config.json").unlink()
     with pytest.raises(BadInput, match=r"query_0_Transformer/config\.json is missing"):
         load(tmp_path / "router")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default"), [({"query": "query: ", "passage": "passage: "}, None), ({"all": "represent: "}, "all")]
+)
+def test_a_router_keeps_the_prompts_of_both_sides(prompts, default, bert_bi, tmp_path):
+    """Under whatever name a side stores its prompt, as E5 does, or as the default prompt."""
+    from sentence_transformers import SentenceTransformer
+
+    model = load_model(bert_bi)
+    model.prompts, model.default_prompt_name = prompts, default
+    for name in ("side", "router"):
+        (tmp_path / name).mkdir()
+    save_model(model, tmp_path / "side")
+    write_router(tmp_path / "router", tmp_path / "side", tmp_path / "side", "query")
+    stock, ours = SentenceTransformer(str(tmp_path / "router"), device="cpu"), load(tmp_path / "router")
+    sample, side = ["백엔드 개발자를 채용합니다.", "a nurse with experience"], load(tmp_path / "side")
+    for expected, router_vectors, stock_vectors in (
+        (side.encode_queries(sample), ours.encode_queries(sample), stock.encode_query(sample)),
+        (side.encode_documents(sample), ours.encode_documents(sample), stock.encode_document(sample)),
+    ):
+        np.testing.assert_allclose(router_vectors, expected, atol=1e-5)
+        np.testing.assert_allclose(stock_vectors, expected, atol=1e-5)

@@ -141,3 +141,16 @@ def test_what_is_a_text_is_one_for_encode_score_and_rank(bi):
         for use in (bi.encode, lambda texts: bi.score(texts, texts), lambda texts: bi.rank("a", texts)):
             with pytest.raises(BadInput):
                 use(wrong)
+
+
+def test_a_model_of_documents_alone_embeds_no_query_of_a_search(bert_bi):
+    scorer = load(bert_bi)
+    vectors = scorer.encode(["a", "b"])
+    for side in ("query", "document"):
+        scorer.side = side
+        for find in (lambda: scorer.rank("a", vectors), lambda: scorer.search(["a"], Index(vectors=vectors), top_k=1)):
+            if side == "query":
+                assert find()[0].ravel()[0] == 0
+            else:
+                with pytest.raises(BadInput, match="reads the document side of pairs only"):
+                    find()

@@ -164,6 +164,13 @@ def test_is_not_exported_and_runs_in_torch_alone(decoder, tmp_path):
         load(decoder, special_tokens_as_text=True)
 
 
+def test_its_vocabulary_is_not_trimmed(decoder, tmp_path, capsys):
+    """Its scorer names yes and no by their ids, and its template is made of tokens that no text has."""
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    assert main(["trim", str(decoder), str(tmp_path / "small"), "--texts", str(tmp_path / "texts.txt")]) == 2
+    assert "is a generative reranker" in capsys.readouterr().err and not (tmp_path / "small").exists()
+
+
 def changed(decoder, folder, change):
     shutil.copytree(decoder, folder)
     change(folder)

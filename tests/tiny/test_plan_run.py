@@ -15,6 +15,7 @@ from students.plan import search_shapes as planner
 from students.plan.cost_model import Shape
 from students.plan.shapes import Candidates, shaped
 from tests.conftest import BACKBONE, make_run, write_recipe
+from tests.tiny.families import build_family
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +88,18 @@ def test_a_shape_is_the_model_that_it_describes(tmp_path):
         assert model.embeddings.word_embeddings.weight.shape == (300, shape.width)
     cut = Candidates(make_run(tmp_path / "cut"), tmp_path)
     assert [(shape.layers, shape.width, shape.feed_forward) for shape in cut.shapes()] == [(1, 32, 64), (2, 32, 64)]
+
+
+@pytest.mark.parametrize("plan", [{}, {"vocabulary": 180}])
+def test_layers_that_cannot_be_read_again_are_left_out(plan, tmp_path, caplog):
+    """The first layer of a ModernBERT alone is global, and transformers refuses a config of global layers alone."""
+    folder = build_family(tmp_path / "modernbert", "modernbert", "bi_encoder")
+    student = {"kind": "bi_encoder", "backbone": str(folder), "layers": None}
+    candidates = Candidates(make_run(tmp_path / "run", student=student, plan=plan), tmp_path)
+    (shape,) = candidates.shapes()
+    assert shape.layers == 2 and "1 layers of" in caplog.text
+    model = load_model(candidates._write_torch(shape, tmp_path))
+    assert transformer_of(model).config.layer_types == ["full_attention", "sliding_attention"]
 
 
 @pytest.mark.slow

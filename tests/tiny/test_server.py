@@ -155,6 +155,26 @@ def test_a_replaced_graph_is_not_compiled_under_the_old_tokenizer(graphs, tmp_pa
         scorer.encode(TEXTS)
 
 
+def test_replaced_weights_beside_an_onnx_graph_are_found(graphs, tmp_path):
+    """A model of more than 2 GB has them in a file of their own."""
+    import onnx
+
+    folder = shutil.copytree(graphs / "onnx_bi", tmp_path / "model")
+    path, options = folder / "onnx/model.onnx", {"location": "model.onnx_data", "size_threshold": 0}
+    model = onnx.load(str(path))
+    path.unlink()
+    onnx.save_model(model, str(path), save_as_external_data=True, **options)
+    scorer = load(folder, n_threads=1, mode="latency")
+    scorer.encode(TEXTS)
+    weights = path.with_name("model.onnx_data")
+    content = weights.read_bytes()
+    weights.unlink()  # the session has the old file mapped
+    weights.write_bytes(content[:-4] + b"\0\0\0\1")
+    scorer._engine._graph._for_one.abandon()
+    with pytest.raises(BadInput, match="was replaced after it was loaded; load the folder again"):
+        scorer.encode(TEXTS)
+
+
 def test_a_retrained_model_of_the_same_size_and_time_is_served(graphs, tmp_path, monkeypatch):
     monkeypatch.setenv("MATCHDISTILL_CACHE", str(tmp_path / "cache"))
     folder = shutil.copytree(graphs / "bert_bi", tmp_path / "model")

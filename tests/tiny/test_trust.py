@@ -166,6 +166,7 @@ class TestFolder:
             {"model_args": {"trust_remote_code": True}},
             {"tokenizer_name_or_path": "evil/model"},
             {"model_args": {"file_name": "../x"}},
+            {"model_args": {"ov_config": {"CACHE_DIR": "openvino"}}},
         ],
     )
     def test_settings_ask_for_nothing_elsewhere(self, model, settings):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.errors import BadInput
+from distill.graphs.openvino import export_graph
 from distill.models.files import read_model_files
 from distill.runtime import settings as settings_module
 from distill.runtime import tuning
@@ -16,6 +17,7 @@ from distill.runtime.opening import load
 from distill.runtime.settings import RunSettings, read_settings, settings_key, store_settings
 from recipes.cli import main
 from tests.conftest import ROOT
+from tests.tiny.conftest import build, write_onnx
 from tests.tiny.test_runtime import TEXTS
 
 pytestmark = pytest.mark.integration
@@ -140,8 +142,29 @@ def test_a_read_only_folder_is_tuned_in_the_cache(folder, cache, monkeypatch):
         store_settings(files, key, wanted, [])
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"settings": {"n_streams": 1}}', "[]"])
-def test_half_written_settings_are_none(folder, cache, text):
+POSSIBLE = {"n_streams": 1, "n_latency_threads": 1, "batch_tokens": 512, "skip_layer_norm_fusion": True}
+IMPOSSIBLE = [
+    {"n_streams": "1"},
+    {"n_streams": -1},
+    {"n_latency_threads": 10**6},
+    {"batch_tokens": 0},
+    {"batch_tokens": 10**9},
+    {"batch_tokens": 512.5},
+    {"skip_layer_norm_fusion": "no"},
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"settings": {"n_streams": 1}}',
+        "[]",
+        *(json.dumps({"settings": POSSIBLE | change}) for change in IMPOSSIBLE),
+    ],
+)
+def test_half_written_and_impossible_settings_are_none(folder, cache, text):
     files = read_model_files(folder)
     (folder / f".tuning-{settings_key(files, 'openvino', None, 1)}.json").write_text(text)
     assert read_settings(files, settings_key(files, "openvino", None, 1)) is None
@@ -176,6 +199,20 @@ def test_the_search_takes_what_is_fastest(graphs, name, monkeypatch):
     assert (best.n_streams, best.batch_tokens, best.n_latency_threads) == (2, 512, 1)
     assert best.skip_layer_norm_fusion is (runtime == "openvino")
     assert {row["what"] for row in measured} == {"throughput", "latency"}
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_no_sample_is_padded_beyond_the_positions(runtime, tmp_path, monkeypatch):
+    """A model of 100 positions: 100 is no length that batches are padded to, the next one is 112."""
+    monkeypatch.setattr(tuning, "_ROUNDS", (1, 1))
+    source = build(tmp_path / "source", "bi_encoder", "wordpiece", max_length=100)
+    if runtime == "onnx":
+        write_onnx(source)
+    else:
+        export_graph(source, tmp_path / "graph", "fp32")
+    files = read_model_files(source if runtime == "onnx" else tmp_path / "graph")
+    best, _ = tuning.fastest_settings(files, runtime, None, 1, seconds=0.1)
+    assert best.n_streams == 1
 
 
 def test_tune_on_the_command_line_and_when_loading(folder, cache, capsys, monkeypatch):

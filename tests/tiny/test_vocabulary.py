@@ -4,15 +4,19 @@ import copy
 import json
 import unicodedata
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
-from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
-from distill.recipe.schema import NewVocabulary
+from distill.models.modeling import load_model, prepared, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.recipe.schema import NewVocabulary, Static
+from distill.runtime.opening import load
 from recipes.cli import main
+from students.asymmetric import write_router
+from students.cut.static import static_model
 from students.vocabulary.new_vocabulary import new_vocabulary
 from students.vocabulary.trimming import trim_vocabulary
 from tests.tiny.conftest import SENTENCES
@@ -283,6 +287,35 @@ def test_distill_trim_writes_a_folder_that_stock_loads(xlmr_bi, tmp_path, capsys
     assert main(arguments) == 2
     assert "was changed or damaged after it was made" in capsys.readouterr().err
     assert not (tmp_path / "smaller").exists()
+
+
+def test_distill_trim_keeps_the_prompts_of_the_model(bert_bi, tmp_path):
+    model = load_model(bert_bi)
+    model.prompts = {"query": "Backend engineer: ", "document": "", "nurse": "night shifts: "}
+    (tmp_path / "prompted").mkdir()
+    save_model(model, tmp_path / "prompted")
+    (tmp_path / "ko.txt").write_text("\n".join(KOREAN), encoding="utf-8")
+    arguments = ["trim", str(tmp_path / "prompted"), str(tmp_path / "small"), "--texts", str(tmp_path / "ko.txt")]
+    assert main([*arguments, "--coverage", "1"]) == 0
+    old, new = (load(tmp_path / name) for name in ("prompted", "small"))
+    for prompt in model.prompts:
+        np.testing.assert_allclose(
+            old.encode(KOREAN, prompt_name=prompt), new.encode(KOREAN, prompt_name=prompt), atol=1e-6
+        )
+
+
+def test_distill_trim_refuses_what_has_no_word_embeddings(bert_bi, tmp_path, capsys):
+    model = load_model(bert_bi)
+    static = prepared(static_model(model, Static(), KOREAN, max_length=64), max_length=64, prompts=None)
+    for name in ("static", "router"):
+        (tmp_path / name).mkdir()
+    save_model(static, tmp_path / "static")
+    write_router(tmp_path / "router", bert_bi, bert_bi, "query")
+    (tmp_path / "ko.txt").write_text("\n".join(KOREAN), encoding="utf-8")
+    for name, message in (("static", "is a static model"), ("router", "is a Router of two models")):
+        texts = ["--texts", str(tmp_path / "ko.txt")]
+        assert main(["trim", str(tmp_path / name), str(tmp_path / "small"), *texts]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "small").exists()
 
 
 class TestNewVocabulary:

@@ -3,19 +3,24 @@
 import json
 import logging
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.models.backbone import fresh_backbone
 from distill.models.modeling import build_model, load_model, quiet, save_model
 from distill.models.prompts import folder_prompts
-from distill.recipe.schema import FreshBackbone
+from distill.models.whole_weights import whole_weights
+from distill.recipe.schema import FreshBackbone, Width
 from distill.runtime.opening import load
 from students import build_student, train_student
+from students.cut.importance import pair_batches
+from students.cut.width import narrow
 from teachers import cache_signals, train_teachers
 from tests.conftest import BI_TEACHER
 from tests.tiny.conftest import SENTENCES
@@ -182,6 +187,50 @@ class TestFrozenScorers:
             np.testing.assert_allclose(ours, stock, atol=1e-5)
 
 
+def test_threads_that_load_at_the_same_time_leave_the_libraries_as_they_were(bert_bi):
+    """Entered by two threads, left in the order in which they entered."""
+    from transformers import AutoModel, PreTrainedModel
+
+    original, level = PreTrainedModel.__dict__["from_pretrained"], logging.getLogger("transformers").level
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def other():
+        with quiet(), whole_weights("other"):
+            entered.set()
+            may_leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with quiet(), whole_weights("first"):
+        thread.start()
+        assert entered.wait(60)
+    try:  # the other thread is still inside, and this one loads what it likes
+        AutoModel.from_pretrained(bert_bi, num_hidden_layers=3)
+    finally:
+        may_leave.set()
+        thread.join()
+    assert PreTrainedModel.__dict__["from_pretrained"] is original
+    assert logging.getLogger("transformers").level == level
+
+
+def test_a_norm_between_layers_stays(bert_bi, tmp_path):
+    """Only the last one is replaced by our own; before a Dense with an activation it changes the result."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize
+
+    body = list(load_model(bert_bi))[:2]
+    (tmp_path / "source").mkdir()
+    torch.manual_seed(0)
+    save_model(
+        SentenceTransformer(modules=[*body, Normalize(), Dense(64, 32), Normalize()], device="cpu"), tmp_path / "source"
+    )
+    model = build_model("bi_encoder", tmp_path / "source", max_length=64)
+    expected = SentenceTransformer(str(tmp_path / "source"), device="cpu").encode(SENTENCES)
+    np.testing.assert_allclose(model.encode(SENTENCES), expected, atol=1e-6)
+    batches = pair_batches(model, "bi_encoder", Pairs(SENTENCES, SENTENCES, None), max_length=64)
+    with pytest.raises(BadInput, match="a Normalize follows the pooling"):
+        narrow(model, "bi_encoder", Width(hidden=32), batches)
+
+
 @pytest.fixture(scope="module")
 def e5_like(bert_bi, tmp_path_factory):
     """A bi-encoder whose folder stores prompts, under the names of E5."""
@@ -236,6 +285,24 @@ class TestPrompts:
         card = json.loads((run.student / "artefact.json").read_text())
         assert card["details"]["history"][0]["embedding_match"] == pytest.approx(0, abs=1e-5)
         assert folder_prompts(run.student) == PROMPTS
+
+    @pytest.mark.parametrize(
+        ("prompts", "default"), [({"query": "query: ", "passage": "passage: "}, None), ({"all": "represent: "}, "all")]
+    )
+    def test_stock_reads_those_that_the_model_learned(self, bert_bi, tmp_path, prompts, default):
+        """Stock `encode_document` takes an empty prompt "document" before "passage", and before the default."""
+        from sentence_transformers import SentenceTransformer
+
+        source = shutil.copytree(bert_bi, tmp_path / "source")
+        path = source / "config_sentence_transformers.json"
+        stored = {"prompts": prompts, "default_prompt_name": default}
+        path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+        (tmp_path / "built").mkdir()
+        save_model(build_model("bi_encoder", source, max_length=64), tmp_path / "built")
+        ours, stock = load(tmp_path / "built"), SentenceTransformer(str(tmp_path / "built"), device="cpu")
+        np.testing.assert_allclose(stock.encode_query(SENTENCES), ours.encode_queries(SENTENCES), atol=1e-5)
+        np.testing.assert_allclose(stock.encode_document(SENTENCES), ours.encode_documents(SENTENCES), atol=1e-5)
+        assert folder_prompts(tmp_path / "built") == folder_prompts(source)
 
     def test_of_a_default_are_not_put_twice(self, tiny_run, bert_bi, tmp_path):
         from sentence_transformers import SentenceTransformer

@@ -252,6 +252,17 @@ def test_a_whole_word_that_is_a_special_token_is_text_as_well():
         assert 2 not in ids and 0 not in ids and ids.count(3) == 2
 
 
+@pytest.mark.parametrize("kind", sorted(TRAINED))
+def test_other_added_tokens_keep_their_ids_behind_special_ones(kind):
+    """As in Qwen's tokenizer: special tokens and others follow one another behind the model's pieces."""
+    tokenizer = variant(kind, added=["<|end|>"])
+    tokenizer.backend_tokenizer.add_tokens(["<tool>"])
+    plain = own_tokenizer(tokenizer, special_tokens_as_text=True)
+    end, tool = map(tokenizer.backend_tokenizer.token_to_id, ("<|end|>", "<tool>"))
+    ids = tokenize(plain, ["a <tool> b <|end|>"], max_length=64).ids.tolist()
+    assert tool in ids and end not in ids
+
+
 def test_a_static_model_has_no_special_tokens():
     tokenizer = static_tokenizer(Tokenizer.from_str(TRAINED["wordpiece"].to_str()))
     same(tokenizer, TEXTS)
