@@ -1,6 +1,7 @@
 """The control: a student trained on labels alone, so that student − control is the gain from the teacher.
 
     every label loss of the student's kind ──▶ a short trial each, judged on validation pairs ──▶ the best one in full
+      ──▶ as long as that is worse than its trial: in full again at a third of the learning rate, at most twice
 
 The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or
 listwise.
@@ -9,7 +10,9 @@ Trials and control start from the built student and use the same batch size as t
 optimizer steps as the student took. If it has fewer pairs, because the student also learned from unlabelled pairs, it
 takes more epochs. It chooses its weights among at least as many evaluations on the validation pairs as the student did.
 Each trial has its own learning-rate schedule, so that it too ends with a small learning rate. Only the student's learning
-rates are tried, unless `student.control.learning_rates` lists others.
+rates are tried, unless `student.control.learning_rates` lists others. A rate that suits the student's objectives may be too
+high for labels, and a short trial does not show it. So the control is the best of all these trainings on the validation
+pairs: it is never worse there than its trial.
 
 If the student is trained in stages, the control is a single training. It uses the pairs and settings of the last stage
 that learns labels, takes as many steps as all stages together, and starts from the student before any stage, with the
@@ -26,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput, JobFailed, Terminated
-from distill.files.artefact import Artefact, content_hash, read_card
+from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card
 from distill.recipe.checks import SOLE_LOSSES
 from distill.recipe.objectives import Term, by_labels_alone
 from distill.recipe.schema import Control, Labels, Objectives, SoleLoss, Training
@@ -40,6 +43,7 @@ __all__ = ["MakeJob", "by_labels", "check_control", "control_run", "train_contro
 log = logging.getLogger(__name__)
 _Loss = SoleLoss | Literal["recipe"]  # recipe: the recipe's own label terms
 _LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up allows no comparison
+_RATE_DIVISORS = (1, 3, 9)  # of the learning rate in full, as long as the training is worse than its trial
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 """Makes a training job of the student from a name, objectives and inputs."""
 
@@ -58,6 +62,16 @@ class _Way:
     @property
     def in_words(self) -> str:
         return label_loss_in_words(self.loss, self.learning_rate)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A finished training of a control, and its value on the validation pairs; None if they do not define it."""
+
+    way: _Way
+    steps: int
+    folder: Path
+    value: float | None
 
 
 def control_run(run: Run) -> Run:
@@ -80,13 +94,20 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
         inputs["control"]["recipe"] = control_objectives(run, "recipe").described()
     if run.is_finished(run.control, inputs):
         return
-    values = {} if len(ways) == 1 else _trials(run, ways, trial_steps, inputs, make_job)
+    trainer = _Trainer(run, inputs, make_job)
+    trials = {} if len(ways) == 1 else {way.name: _trial(trainer, way, trial_steps) for way in ways}
+    values = {name: None if training is None else training.value for name, training in trials.items()}
     way = max(ways, key=lambda candidate: or_least(values.get(candidate.name)))  # the first among equals
-    summary: dict[str, Any] = {"loss": way.loss, "steps": steps, "trial_steps": trial_steps, "trials": values}
-    summary |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
     log.info("control: %s, %d steps%s", way.in_words, steps, _trials_in_words(values, trial_steps))
-    job = make_job("control", control_objectives(run, way.loss), inputs)
-    fit(run, _changed(job, steps, way, control_evaluations(run, steps), details={**job.details, "control": summary}))
+    trial = trials.get(way.name)
+    in_full = _in_full(trainer, way, steps, trial)
+    best = max([*in_full, *([] if trial is None else [trial])], key=lambda training: or_least(training.value))
+    summary: dict[str, Any] = {"loss": way.loss, "steps": best.steps, "trial_steps": trial_steps, "trials": values}
+    if best.way.learning_rate is not None:
+        summary["learning_rate"] = best.way.learning_rate
+    if len(in_full) > 1 or best is trial:
+        summary["in_full"] = {training.way.name: training.value for training in in_full}
+    _keep(run, best, inputs, summary)
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
 
 
@@ -190,33 +211,90 @@ def _student_cards(run: Run) -> list[Artefact]:
     return [run.require(stage.student, "train_student") for stage in run.stages]
 
 
-def _trials(
-    run: Run, ways: list[_Way], steps: int, inputs: Mapping[str, Any], make_job: MakeJob
-) -> dict[str, float | None]:
-    """Return the value of each way on the validation pairs after a short training; finished trials are not repeated.
+@dataclass(frozen=True)
+class _Trainer:
+    """Trains controls, each in a folder of its own; finished ones are not repeated."""
 
-    A value is None if the validation pairs do not define it, or if the training failed.
-    """
-    values: dict[str, float | None] = {}
-    for way in ways:
-        trial = {**inputs, "stage": "control_trial", "loss": way.loss}
-        trial |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
-        folder = _trials_folder(run) / f"{way.loss}-{content_hash(trial)}"
+    run: Run
+    inputs: Mapping[str, Any]
+    make_job: MakeJob
+
+    @property
+    def learning_rate(self) -> float:
+        return self.run.student_section.training.learning_rate
+
+    def train(self, name: str, way: _Way, steps: int) -> _Training:
+        """Train for exactly this number of steps.
+
+        :param name: of the training in messages and curves
+        :raises JobFailed: if the training fails, for example because the learning rate is too high
+        """
+        run = self.run
+        inputs = {**self.inputs, "stage": "control_trial", "loss": way.loss, "steps": steps}
+        inputs |= {} if way.learning_rate is None else {"learning_rate": way.learning_rate}
+        folder = _trials_folder(run) / f"{way.loss}-{content_hash(inputs)}"
         if read_card(folder) is None:
-            job = make_job(f"control_trial_{way.loss}", control_objectives(run, way.loss), trial)
-            try:
-                fit(run, _changed(job, steps, way, control_evaluations(run, steps), target=folder))
-            except Terminated:
-                raise
-            except JobFailed as error:  # for example if the learning rate is too high
-                log.warning("control: %s failed and is not compared: %s", way.name, error)
-                values[way.name] = None
-                continue
-        card = run.require(folder, "train_student")
-        value = card.metrics.get("validation")
-        values[way.name] = None if value is None or not math.isfinite(value) else float(value)
-        log.info("control: %s after %d steps: validation %s", way.name, steps, value_in_words(values[way.name]))
-    return values
+            job = self.make_job(name, control_objectives(run, way.loss), inputs)
+            fit(run, _changed(job, steps, way, control_evaluations(run, steps), target=folder))
+        value = run.require(folder, "train_student").metrics.get("validation")
+        return _Training(way, steps, folder, None if value is None or not math.isfinite(value) else float(value))
+
+    def tried(self, name: str, way: _Way, steps: int) -> _Training | None:
+        """Return the same, or None after a warning if the training fails."""
+        try:
+            return self.train(name, way, steps)
+        except Terminated:
+            raise
+        except JobFailed as error:
+            log.warning("control: %s failed and is not compared: %s", way.name, error)
+            return None
+
+
+def _trial(trainer: _Trainer, way: _Way, steps: int) -> _Training | None:
+    training = trainer.tried(f"control_trial_{way.loss}", way, steps)
+    if training is not None:
+        log.info("control: %s after %d steps: validation %s", way.name, steps, value_in_words(training.value))
+    return training
+
+
+def _in_full(trainer: _Trainer, way: _Way, steps: int, trial: _Training | None) -> list[_Training]:
+    """Train for all steps: once, or, as long as it is worse than its trial, again at lower learning rates.
+
+    :raises JobFailed: if the training fails and there is no trial to compare with
+    """
+    if trial is None or trial.value is None:
+        return [trainer.train("control", way, steps)]
+    rate, trainings = way.learning_rate or trainer.learning_rate, []
+    for divisor in _RATE_DIVISORS:
+        lower = way if divisor == 1 else _Way(way.loss, float(f"{rate / divisor:.3g}"))
+        training = trainer.tried("control" if divisor == 1 else f"control_{lower.learning_rate:g}", lower, steps)
+        trainings += [] if training is None else [training]
+        if training is not None and or_least(training.value) >= trial.value:
+            break
+        log.warning(
+            "control: %s, %d steps: validation %s, after its %d trial steps %.4f: the learning rate is too high for labels",
+            lower.name,
+            steps,
+            value_in_words(None if training is None else training.value),
+            trial.steps,
+            trial.value,
+        )
+    return trainings
+
+
+def _keep(run: Run, training: _Training, inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Make a training the run's control."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        card = run.require(training.folder, "train_student")
+        details = {**card.details, "inputs": inputs, "control": summary}
+        with new_folder(run.control) as folder:
+            shutil.copytree(training.folder, folder, dirs_exist_ok=True)
+            write_card(folder, replace(card, fingerprint=content_hash(inputs), details=details))
+        log.info("control: %s, validation %s", run.control, value_in_words(training.value))
+    state.wait_for_everyone()
 
 
 def _trials_folder(run: Run) -> Path:

@@ -464,20 +464,20 @@ def read_texts(source: str, column: str = "text", *, section: str = "--column", 
     table = locate(source, texts=True)
     if table is None or table.format != "txt":
         return read_text_columns(source, [column], section=section)[column]
-    refuse_column(source, column)
+    refuse_column(source, column, section)
     lines = list(text_rows(table.path))
     kept = [line for line in lines if not is_gap(line)]
     count_gaps(source, len(lines), len(lines) - len(kept), left_out=gaps)
     return _checked(source, "text", kept if gaps else lines, gaps=True)
 
 
-def refuse_column(source: str, column: str) -> None:
+def refuse_column(source: str, column: str, section: str) -> None:
     """Refuse the name of a column of a .txt, which has none; "text" stands for no name.
 
     :raises BadInput: naming it
     """
     if column != "text":
-        raise BadInput(f"{source} is one text a line and has no column {column!r}; name no column")
+        raise BadInput(f"{source} is one text a line and has no column {column!r}; leave {section} out")
 
 
 def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> None:

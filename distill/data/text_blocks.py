@@ -36,7 +36,7 @@ class TextReader:
         """
         table = locate(self.source, texts=True)
         if table is not None and table.format == "txt":
-            refuse_column(self.source, self.column)
+            refuse_column(self.source, self.column, self.section)
             for lines in line_blocks(table):
                 yield texts_of(lines, "text", gaps=True)
         else:

@@ -702,7 +702,13 @@ def _control_notes(run: Run) -> list[str]:
         f", the best of short trials ({control['trial_steps']} steps; on validation pairs: {trials})" if trials else ""
     )
     how = label_loss_in_words(control["loss"], control.get("learning_rate"))
-    return [f"The control is the same student trained on the labels alone, {control['steps']} steps by {how}{why}."]
+    notes = [f"The control is the same student trained on the labels alone, {control['steps']} steps by {how}{why}."]
+    if "in_full" in control:
+        notes.append(
+            f"All steps at the student's learning rate were worse for the control than its short trial ({values_in_words(control['in_full'])}): "
+            "lower rates were tried, and the best training was kept."
+        )
+    return notes
 
 
 def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -343,6 +343,7 @@ def _control(control: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "how": label_loss_in_words(control["loss"], control.get("learning_rate")),
         "steps": control["steps"],
         "trials": values_in_words(control["trials"]) or "none",
+        "in_full": values_in_words(control.get("in_full", {})),
     }
 
 

@@ -1,6 +1,7 @@
 """The control: every label loss gets a trial, the best one is trained as long as the student; pairs without labels."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.training.fitting import fit
 from distill.training.unlabelled import find_pairs, taught_pairs
+from students import control as control_module
 from students import train_student
 from students.control import by_labels, check_control, control_objectives, losses_on_labels
 from teachers import cache_signals, train_teachers
@@ -265,3 +267,37 @@ def test_student_trials_and_control_read_tokens_that_are_made_once(tiny_run, mon
 
 def files_equal(one, other):
     return (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("in_full", "kept"), [([0.5, 0.75], 1), ([0.5, 0.4, 0.45], "trial"), ([0.5, None, 0.71], 2)])
+def test_a_learning_rate_too_high_for_labels_is_lowered(tiny_run, monkeypatch, caplog, in_full, kept):
+    """A trial has 0.7 on the validation pairs; of the long trainings the first that is not worse ends the search."""
+    left, asked = list(in_full), []
+    train = control_module._Trainer.train
+
+    def valued(self, name, way, steps):
+        training = train(self, name, way, steps)
+        asked.append((name, way.learning_rate, steps))
+        if name.startswith("control_trial"):
+            return replace(training, value=0.7 if way.loss == "bce" else 0.6)
+        value = left.pop(0)
+        if value is None:
+            raise JobFailed("the loss is not finite")
+        return replace(training, value=value)
+
+    monkeypatch.setattr(control_module._Trainer, "train", valued)
+    student = {**BI_STUDENT, "control": {"steps": 12, "trial_share": 0.1}}
+    run = tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT)
+    student_rate = run.recipe.student.training.learning_rate
+    _, control = finished(run)
+    assert left == []
+    assert [steps for *_, steps in asked] == [10] * 4 + [12] * len(in_full)
+    rates = [rate for _, rate, steps in asked if steps == 12]
+    assert rates == [None, *(pytest.approx(student_rate / divisor, rel=0.01) for divisor in (3, 9)[: len(rates) - 1])]
+    said = control.details["control"]
+    assert said["loss"] == "bce" and list(said["in_full"].values()) == [value for value in in_full if value is not None]
+    assert control.details["training"]["step"] == said["steps"] == (10 if kept == "trial" else 12)
+    assert said.get("learning_rate") == (None if kept == "trial" else rates[kept])
+    assert "the learning rate is too high for labels" in caplog.text
+    train_student(run)  # finished is finished
+    assert len(asked) == 4 + len(in_full) and not (run.work / "control_trials").exists()
