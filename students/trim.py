@@ -10,9 +10,11 @@ from distill.data.table_writing import check_form, table_writer
 from distill.data.tables import read_texts
 from distill.errors import BadInput
 from distill.files.artefact import (
+    CARD,
     Artefact,
     check_model_folder,
     check_unchanged,
+    content_files,
     content_hash,
     read_card,
     revision,
@@ -22,6 +24,7 @@ from distill.files.outputs import check_output_file, check_output_folder, output
 from distill.models.backbone import resolve_name
 from distill.models.files import read_model_files, read_sides
 from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.wording import counted
 from students.build import check_reload
 from students.vocabulary.corpus import Corpus
 from students.vocabulary.trimming import TrimReport, trim_vocabulary
@@ -67,7 +70,7 @@ def trim_folder(
 
     :param texts: .txt files with one text per line, or tables as FILE:COLUMN,COLUMN; each column is a source
     :param changed: a table to write, with every text that lost a token, and its tokens before and after
-    :param overwrite: replace an existing `changed`; the target must be new
+    :param overwrite: replace an existing `changed`, and a target that an earlier trim wrote
     :raises BadInput: if a file, the model or the target cannot be used
     """
     source = Path(resolve_name(model))
@@ -75,10 +78,11 @@ def trim_folder(
     _check_has_word_embeddings(source)
     check_unchanged(source)  # the trimmed model gets its own card, which would hide changes to the source's files
     input_paths: list[str | Path] = [source, *(_source_file(text) for text in texts)]
-    check_output_folder(target, inputs=input_paths)
+    ours = _recognised_by(target)
+    check_output_folder(target, inputs=input_paths, ours=ours, overwrite=overwrite)
     if changed is not None:
         if target.resolve() in changed.resolve().parents:
-            raise BadInput(f"{changed} lies in {target}, which is to be a new folder; name a path outside of it")
+            raise BadInput(f"{changed} lies in {target}, the folder of the new model; name a path outside of it")
         check_form(changed)
         check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
@@ -104,7 +108,7 @@ def trim_folder(
             "trim": {**settings, "corpus": corpus.fingerprint(), **report.to_json()},
         },
     )
-    with output_folder(target) as folder:
+    with output_folder(target, ours=ours, overwrite=overwrite) as folder:
         save_model(trimmed_model, folder)
         check_reload(trimmed_model, folder)
         write_card(folder, card)
@@ -115,6 +119,22 @@ def trim_folder(
         "not_taken_over": [path.name for path in sorted(source.iterdir()) if not (target / path.name).exists()],
         **report.to_json(),
     }
+
+
+def _recognised_by(target: Path) -> tuple[str, ...]:
+    """Return the file by which a folder that trim wrote is recognised; () for any other folder, which is not replaced.
+
+    :raises BadInput: if files were added to a folder that trim wrote
+    """
+    card = read_card(target)
+    if card is None or card.stage != "trim":
+        return ()
+    added = sorted({str(path.relative_to(target)) for path in content_files(target)} - set(card.files))
+    if added:
+        raise BadInput(
+            f"{target} holds {counted(len(added), 'file')} that trim did not write (first: {added[0]}), which would be lost; move what was added, or name a new folder"
+        )
+    return (CARD,)
 
 
 def _check_has_word_embeddings(source: Path) -> None:

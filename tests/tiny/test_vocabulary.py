@@ -3,6 +3,7 @@
 import copy
 import json
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import read_card
+from distill.files.artefact import read_card, write_card
 from distill.models.modeling import load_model, prepared, replace_tokenizer, save_model, tokenizer_of, transformer_of
 from distill.recipe.schema import NewVocabulary, Static
 from distill.runtime.opening import load
@@ -281,12 +282,32 @@ def test_distill_trim_writes_a_folder_that_stock_loads(xlmr_bi, tmp_path, capsys
     old, new = (SentenceTransformer(str(folder), device="cpu").encode(same) for folder in (xlmr_bi, tmp_path / "small"))
     assert abs(old - new).max() < 1e-6
     assert main(arguments) == 2
-    assert "name a new folder" in capsys.readouterr().err
+    assert "holds an earlier result" in capsys.readouterr().err
     (tmp_path / "small" / "1_Pooling" / "config.json").write_text("{}")
     arguments[1:3] = [str(tmp_path / "small"), str(tmp_path / "smaller")]
     assert main(arguments) == 2
     assert "was changed or damaged after it was made" in capsys.readouterr().err
     assert not (tmp_path / "smaller").exists()
+
+
+def test_distill_trim_replaces_what_it_wrote_and_nothing_else(bert_bi, tmp_path, capsys):
+    (tmp_path / "ko.txt").write_text("\n".join(KOREAN), encoding="utf-8")
+    arguments = ["trim", str(bert_bi), str(tmp_path / "small"), "--texts", str(tmp_path / "ko.txt")]
+    assert main([*arguments, "--coverage", "1"]) == 0
+    assert main(arguments) == 2
+    assert "holds an earlier result, which would be lost; name another folder, or add --overwrite" in (
+        capsys.readouterr().err
+    )
+    assert main([*arguments, "--coverage", "0.5", "--overwrite"]) == 0
+    trimmed = read_card(tmp_path / "small")
+    assert trimmed.details["trim"]["coverage"] == 0.5
+    (tmp_path / "small" / "thesis.txt").write_text("years of work")
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "holds 1 file that trim did not write (first: thesis.txt)" in capsys.readouterr().err
+    (tmp_path / "small" / "thesis.txt").unlink()
+    write_card(tmp_path / "small", replace(trimmed, stage="train_student"))
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "holds other files" in capsys.readouterr().err and read_card(tmp_path / "small").stage == "train_student"
 
 
 def test_distill_trim_keeps_the_prompts_of_the_model(bert_bi, tmp_path):
