@@ -27,8 +27,10 @@ from distill.data.splitting import text_key
 from distill.data.table_writing import table_writer
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_file, write_json
+from distill.files.hashing import file_digest
 from distill.files.locking import only_process
 from distill.files.outputs import check_output_folder, make_folder
+from distill.files.trust import read_json
 from distill.mining.cached import CachedScorer
 from distill.mining.choosing import FalseNegatives, RankStratum, draw_candidates
 from distill.mining.retrieval import Bm25, Terms, terms_of
@@ -39,6 +41,8 @@ __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "
 
 log = logging.getLogger(__name__)
 _SHOWN = {"false_negatives": "limits on scores"}  # what messages call a setting
+_PAIRS, _CARD = "pairs.jsonl", "card.json"
+_DIGEST = "pairs.jsonl sha256"  # key in the card
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
@@ -121,8 +125,8 @@ def mine(
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
     :param overwrite: allow an earlier folder of other settings; its stored results are reused if they fit
-    :raises BadInput: if the folder has other settings, if limits or labels need a teacher and there is none, or if
-        nothing can be drawn
+    :raises BadInput: if the folder has other settings, if its pairs were changed after they were written, if limits or
+        labels need a teacher and there is none, or if nothing can be drawn
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -133,6 +137,7 @@ def mine(
     is_new = not folder.exists()
     make_folder(folder)
     with only_process(folder):
+        card = {} if overwrite else _card_of_unchanged(folder)
         settings_json = _begin(folder, inputs, settings, retriever, teacher, overwrite=overwrite)
         try:
             mined = _mined(folder / ".work", inputs, settings, retriever, teacher)
@@ -142,7 +147,10 @@ def mine(
             if is_new:
                 shutil.rmtree(folder)
             raise
-        _write(folder, inputs, settings, mined, settings_json)
+        if _DIGEST not in card or card.get("settings") != settings_json:
+            _write_pairs(folder, inputs, settings, mined)
+        digest = _digest(folder / _PAIRS)
+        write_json(folder / _CARD, {"settings": settings_json, "counts": mined.counts, _DIGEST: digest})
     return mined
 
 
@@ -173,6 +181,26 @@ def _check(inputs: MiningInputs, retriever: CachedScorer | None) -> None:
         raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
     if not len(inputs.pairs):
         raise BadInput("there are no pairs, so no queries to find candidates for")
+
+
+def _card_of_unchanged(folder: Path) -> dict[str, Any]:
+    """Return the card of a finished folder; {} if there is none, or no pairs.
+
+    :raises BadInput: if the pairs are no longer those that the card describes
+    """
+    if not (folder / _CARD).is_file() or not (folder / _PAIRS).is_file():
+        return {}
+    card: dict[str, Any] = read_json(folder / _CARD)
+    if _DIGEST in card and card[_DIGEST] != _digest(folder / _PAIRS):
+        raise BadInput(
+            f"{folder / _PAIRS} was changed after it was made, and would be replaced; move it elsewhere, name another folder, "
+            "or add --overwrite"
+        )
+    return card
+
+
+def _digest(path: Path) -> str:
+    return str(file_digest(path, "sha256").hexdigest())
 
 
 def _begin(
@@ -374,17 +402,17 @@ def _share(counted: np.ndarray, among: np.ndarray) -> float | None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    folder: Path, inputs: MiningInputs, settings: MiningSettings, mined: Mined, settings_json: Mapping[str, Any]
-) -> None:
+def _write_pairs(folder: Path, inputs: MiningInputs, settings: MiningSettings, mined: Mined) -> None:
     pairs = inputs.pairs
     labels = np.ones(len(pairs)) if pairs.labels is None else pairs.labels
-    with new_file(folder / "pairs.jsonl") as temporary, table_writer(temporary, _COLUMNS) as write:
-        for query, document, label in zip(pairs.queries, pairs.documents, labels.tolist(), strict=True):
-            write([query, document, label, "given", None, None])
-        for number, place in np.argwhere(mined.drawn):
-            score = None if np.isnan(mined.scores[number, place]) else float(mined.scores[number, place])
-            label = score if settings.labels == "teacher" else 0.0
-            document = mined.documents[mined.rows[number, place]]
-            write([mined.queries[number], document, label, "mined", int(place) + 1, score])
-    write_json(folder / "card.json", {"settings": dict(settings_json), "counts": mined.counts})
+    with new_file(folder / _PAIRS) as temporary:
+        with table_writer(temporary, _COLUMNS) as write:
+            for query, document, label in zip(pairs.queries, pairs.documents, labels.tolist(), strict=True):
+                write([query, document, label, "given", None, None])
+            for number, place in np.argwhere(mined.drawn):
+                score = None if np.isnan(mined.scores[number, place]) else float(mined.scores[number, place])
+                label = score if settings.labels == "teacher" else 0.0
+                document = mined.documents[mined.rows[number, place]]
+                write([mined.queries[number], document, label, "mined", int(place) + 1, score])
+        # after a kill between the two files, an earlier card would describe other pairs
+        (folder / _CARD).unlink(missing_ok=True)

@@ -220,6 +220,38 @@ def test_the_command(table, tmp_path, bert_bi, capsys):
     assert main(["mine", str(out / "pairs.jsonl"), str(tmp_path / "again"), "--depth", "10", "--strata", "1-10:1"]) == 0
 
 
+class TestTheSameCommandAgain:
+    def test_edited_pairs_are_not_replaced_without_consent(self, table, tmp_path, capsys):
+        pairs, command = tmp_path / "mined" / "pairs.jsonl", ["mine", str(table), str(tmp_path / "mined")]
+        assert main(command) == 0
+        made = pairs.read_bytes()
+        pairs.write_bytes(made[: made.index(b"\n") + 1])
+        edited = pairs.read_bytes()
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "was changed after it was made" in error and "--overwrite" in error
+        assert pairs.read_bytes() == edited
+        assert main([*command, "--overwrite"]) == 0 and pairs.read_bytes() == made
+        pairs.rename(tmp_path / "edited.jsonl")
+        assert main(command) == 0 and pairs.read_bytes() == made
+
+    def test_unchanged_pairs_stay_as_they_are(self, table, tmp_path):
+        pairs, command = tmp_path / "mined" / "pairs.jsonl", ["mine", str(table), str(tmp_path / "mined")]
+        assert main(command) == 0
+        inode = pairs.stat().st_ino
+        assert main(command) == 0 and pairs.stat().st_ino == inode
+
+    def test_a_folder_from_before_the_digest_is_written_again(self, table, tmp_path):
+        folder, command = tmp_path / "mined", ["mine", str(table), str(tmp_path / "mined")]
+        assert main(command) == 0
+        card = json.loads((folder / "card.json").read_text())
+        made = (folder / "pairs.jsonl").read_bytes()
+        (folder / "card.json").write_text(json.dumps({name: card[name] for name in ("settings", "counts")}))
+        (folder / "pairs.jsonl").write_text("")
+        assert main(command) == 0
+        assert (folder / "pairs.jsonl").read_bytes() == made and json.loads((folder / "card.json").read_text()) == card
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
