@@ -128,9 +128,11 @@ def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterat
     """Return the header of a .csv or .tsv and its rows, each with a value for every column.
 
     Empty lines are no rows, and are counted in the log; in a file with one column an empty line is an empty value,
-    unless no row follows.
+    unless no row follows. A name may be empty, of several columns too: an index of pandas, empty columns of a
+    spreadsheet. Nobody can ask for such a column.
 
-    :raises BadInput: naming a row that has more or fewer values than the header has columns
+    :raises BadInput: if the header names no column or one twice; naming a row that has more or fewer values than the
+        header has columns
     """
     rows = _csv_rows(path) if file_format == "csv" else _tsv_rows(path)
     header = next(rows, None)
@@ -140,7 +142,10 @@ def delimited_rows(path: TableFile, file_format: str) -> tuple[list[str], Iterat
         raise BadInput(f"{path}: the first line must name the columns, it is empty")
     if any("\0" in name for name in header):
         raise BadInput(f"{path} holds NUL bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
-    if len({unicodedata.normalize("NFC", name) for name in header}) != len(header) or not all(header):
+    names = [unicodedata.normalize("NFC", name) for name in header if name]
+    if not names:
+        raise BadInput(f"{path}: the first line must name the columns, all of its names are empty")
+    if len(set(names)) != len(names):
         raise BadInput(f"{path}: the first line must name each column once, it is {str(header)[:_SHOWN]}")
     if file_format == "tsv" and "\r" in "".join(header):
         raise BadInput(f"{path}: its lines end in \\r alone; save it with \\n")

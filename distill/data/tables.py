@@ -216,14 +216,15 @@ def _shown_name(name: str) -> str:
 
 
 def held_name(source: Any, name: str, has: Sequence[str], section: str) -> str:
-    """Return a column's name in the spelling of the source.
+    """Return a column's name in the spelling of the source. Columns whose name is empty are not looked at.
 
     :param section: the option to set if the column is missing, for the message
     :raises BadInput: if the column is missing; the message names the columns that exist
     """
-    found = named_key(name, has)
+    names = [column for column in has if column]
+    found = named_key(name, names)
     if found is None:
-        raise _missing(source, name, has, section)
+        raise _missing(source, name, names, section)
     return found
 
 

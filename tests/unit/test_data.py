@@ -207,7 +207,7 @@ class TestFiles:
             ("p.tsv", b"query\tdocument\tlabel\n", "has a header and no rows"),
             ("p.csv", b"query,document,label\n", "has a header and no rows"),
             ("p.tsv", b"query\tquery\tlabel\na\tb\t1\n", "the first line must name each column once"),
-            ("p.tsv", b"query\t\tlabel\na\tb\t1\n", "the first line must name each column once"),
+            ("p.tsv", b"query\t\tlabel\na\tb\t1\n", "has no column 'document'; it has query, label"),
             (
                 "p.tsv",
                 b"resume\tjd\tlabel\na\tb\t1\n",

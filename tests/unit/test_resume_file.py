@@ -54,6 +54,15 @@ def test_csv_keeps_the_other_columns(tmp_path, name):
     assert (done.n_rows, done.n_sections, done.n_identifiers, done.whole) == (2, 2, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.tsv"])
+def test_columns_without_a_name_are_copied(tmp_path, name):
+    separator = "," if name.endswith(".csv") else "\t"
+    lines = [separator.join(row) + "\n" for row in (["", "resume", ""], ["0", "SQL", "x"])]
+    (tmp_path / name).write_text("".join(lines))
+    prepare_file(str(tmp_path / name), tmp_path / f"out-{name}", column="resume", preparation=Preparation(blind=True))
+    assert (tmp_path / f"out-{name}").read_text() == "".join(lines)
+
+
 def test_a_lone_carriage_return_stays_in_its_value(tmp_path):
     source = write_csv(tmp_path / "in.csv", [["1", RESUME, "a\rb"], ["2", RESUME, "c"]])
     prepare_file(source, tmp_path / "out.csv", column="resume", preparation=Preparation(KEEP))

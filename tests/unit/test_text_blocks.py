@@ -50,7 +50,9 @@ def test_empty_lines_keep_their_numbers_and_are_counted(tmp_path, caplog):
 def test_a_column_of_lines_is_refused(tmp_path):
     source = written(tmp_path / "texts.txt", TEXTS)
     for read in (lambda: read_texts(source, "resume", gaps=True), lambda: TextReader(source, "resume").checked()):
-        with pytest.raises(BadInput, match="texts.txt is one text a line and has no column 'resume'; leave --column out"):
+        with pytest.raises(
+            BadInput, match="texts.txt is one text a line and has no column 'resume'; leave --column out"
+        ):
             read()
 
 
