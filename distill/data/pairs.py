@@ -71,6 +71,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 _BUNDLED_CANDIDATES = 4  # documents per query in the bundled data
 _OUTSIDE = re.compile(r"label (\S+) is outside ")
+_NO_NUMBER = re.compile(r"label (.+) is not a number")
+_WORDS = re.compile(r"'\s*(?:yes|no|true|false|y|n|t|f)\s*'", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"'\s*[+-]?[0-9]*,[0-9]+\s*'")
 _A_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 _FEW_TO_LEARN_FROM, _FEW_TO_CHOOSE_BY = 100, 20  # pairs and texts; pairs
 T = TypeVar("T")
@@ -609,9 +612,23 @@ class PairReader:
         if len(outside) == len(problems) and 4 * len(problems) > n_rows:  # fewer are slips
             low, high = min(*outside, self.label_range[0]), max(*outside, self.label_range[1])
             return f"set {self.option_names.label_range} to the lowest and the highest possible label, here {low:g} and {high:g} or beyond"
+        no_numbers = [found[1] for found in map(_NO_NUMBER.fullmatch, problems.values()) if found is not None]
+        if 2 * len(no_numbers) > n_rows:
+            return self._advice_on_labels(no_numbers)
         if self.option_names.skip is None or 2 * len(problems) > n_rows:  # skipping them is no remedy
             return "mend or remove them"
         return f"mend them or set {self.option_names.skip}"
+
+    def _advice_on_labels(self, shown_values: Sequence[str]) -> str:
+        """Return what a label is, and how to write those that are words or have a decimal comma."""
+        low, high = self.label_range
+        remedies = []
+        if any(map(_WORDS.fullmatch, shown_values)):
+            remedies.append(f"write words such as yes and no as {high:g} and {low:g}")
+        if any(map(_DECIMAL_COMMA.fullmatch, shown_values)):
+            remedies.append("write a decimal point, not a comma")
+        accepted = f"a label is a number within {self.option_names.label_range} [{low:g}, {high:g}]"
+        return f"{accepted}; {', and '.join(remedies) or 'mend or remove them'}"
 
     def checked(self) -> "CheckedPairs":
         """Read every row once, keeping none, so that bad rows are reported before any work.

@@ -145,6 +145,24 @@ class TestLabels:
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", "a\tb\t1", f"c\td\t{value}")
         assert f"1 of 2 rows cannot be used (row 2: label {value!r} is not a number)" in refusal(path)
 
+    @pytest.mark.parametrize(
+        ("values", "label_range", "advice"),
+        [
+            (["no", "Yes"], (0, 1), "label_range [0, 1]; write words such as yes and no as 1 and 0"),
+            (["FALSE", "1"], (0, 1), None),  # of half of the rows it is a slip
+            (["True", "f", "1"], (0, 5), "label_range [0, 5]; write words such as yes and no as 5 and 0"),
+            (["0,36", "-,5"], (0, 1), "label_range [0, 1]; write a decimal point, not a comma"),
+            (["good", ""], (0, 1), "label_range [0, 1]; mend or remove them"),
+        ],
+    )
+    def test_where_most_are_no_numbers_the_message_says_what_is_accepted(self, tmp_path, values, label_range, advice):
+        rows = [f"a\tb\t{value}" for value in values]
+        message = refusal(write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", *rows), label_range=label_range)
+        if advice is None:
+            assert message.endswith("); mend them or set data.skip_bad_rows=true")
+        else:
+            assert message.endswith(f"); a label is a number within {advice}")
+
     def test_a_text_in_their_place_is_shown_by_its_beginning(self, tmp_path):
         path = write_lines(tmp_path / "p.tsv", "query\tdocument\tlabel", f"a\tb\t{'private ' * 1000}")
         assert len(refusal(path).removeprefix(str(path))) < 200
@@ -183,7 +201,7 @@ class TestRows:
         assert "8 of 8 rows cannot be used" in message
         assert "row 5" in message
         assert "row 6" not in message
-        assert message.endswith("; and 3 more); mend or remove them")
+        assert message.endswith("; and 3 more); a label is a number within label_range [0, 1]; mend or remove them")
 
     def test_bad_ones_are_left_out_where_asked_for_and_counted(self, tmp_path, caplog):
         path = write_lines(
