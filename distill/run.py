@@ -292,7 +292,8 @@ class Run:
         """
         card = read_card(folder)
         if card is None:
-            raise BadInput(f"{folder} is not there yet; run the stage {stage} of this recipe first")
+            command = f"distill {stage.replace('_', '-')}"
+            raise BadInput(f"{folder} is not there yet; run `{command}` with this recipe first")
         return card
 
     def card(

@@ -191,7 +191,7 @@ class SignalCache:
                 else ""
             )
             raise BadInput(
-                f"{self.folder} lacks {what} of {n_missing} of {len(keys)} items{hint}; run cache_signals with this recipe"
+                f"{self.folder} lacks {what} of {n_missing} of {len(keys)} items{hint}; run `distill cache-signals` with this recipe"
             )
         return rows
 
@@ -242,13 +242,17 @@ def _verify(path: Path, on_bytes: OnProgress | None) -> None:
     :raises BadInput: naming it
     """
     if not path.is_file():
-        raise BadInput(f"{path} is no file; remove it and run cache_signals again")
+        raise BadInput(f"{path} is no file; remove it and run `distill cache-signals` again")
     checksum = _stated_checksum(path)
     try:
         if checksum is not None and _checksum(path, on_bytes) != checksum:
-            raise BadInput(f"{path} is damaged (its checksum is another); remove it and run cache_signals again")
+            raise BadInput(
+                f"{path} is damaged (its checksum is another); remove it and run `distill cache-signals` again"
+            )
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); remove it and run cache_signals again") from None
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror}); remove it and run `distill cache-signals` again"
+        ) from None
 
 
 class KeySet:
@@ -287,7 +291,9 @@ class _Index:
                     raise ValueError("its columns do not fit together, or not to the other shards")
             except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
                 reason = " ".join(str(error).split())[:200]
-                raise BadInput(f"{path} is damaged ({reason}); remove it and run cache_signals again") from None
+                raise BadInput(
+                    f"{path} is damaged ({reason}); remove it and run `distill cache-signals` again"
+                ) from None
             self._values.append(values)
             starts.append(starts[-1] + len(table))
         self._starts = np.array(starts)

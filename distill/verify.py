@@ -177,7 +177,9 @@ def _calibration(folder: Path, card: Artefact) -> Iterator[str]:
 def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict]:
     place = _place(root, folder)
     if not (folder / MANIFEST).is_file():
-        yield Verdict(place, "note", f"{MANIFEST} is missing: labelling has not come to its end; run cache_signals")
+        yield Verdict(
+            place, "note", f"{MANIFEST} is missing: labelling has not come to its end; run `distill cache-signals`"
+        )
         return
     manifest = read_json(folder / MANIFEST)
     identity = _identity(folder, manifest)
@@ -187,10 +189,14 @@ def _signals(root: Path, folder: Path, on_bytes: OnProgress) -> Iterator[Verdict
         kind: n_stated - counts[kind] for kind, n_stated in manifest.get("items", {}).items() if n_stated > counts[kind]
     }
     for kind, n in missing.items():
-        yield Verdict(place, "broken", f"{n:,} of {manifest['items'][kind]:,} {kind} are gone; run cache_signals again")
+        yield Verdict(
+            place, "broken", f"{n:,} of {manifest['items'][kind]:,} {kind} are gone; run `distill cache-signals` again"
+        )
     if n_bad:
         yield Verdict(
-            place, "broken", f"{n_bad:,} values are NaN or infinite; remove the folder and run cache_signals again"
+            place,
+            "broken",
+            f"{n_bad:,} values are NaN or infinite; remove the folder and run `distill cache-signals` again",
         )
     teacher = read_card(root / "teachers" / folder.parent.name)
     if not missing and not n_bad:
@@ -216,10 +222,12 @@ def _identity(folder: Path, manifest: Mapping[str, Any]) -> Identity:
         fields = dict(manifest["identity"])
         identity = Identity(**{**fields, "prompts": tuple(fields["prompts"])})
     except (TypeError, KeyError, ValueError):
-        raise BadInput(f"{MANIFEST} states no identity; remove the folder and run cache_signals again") from None
+        raise BadInput(
+            f"{MANIFEST} states no identity; remove the folder and run `distill cache-signals` again"
+        ) from None
     if identity.key != folder.name:
         raise BadInput(
-            f"{MANIFEST} states the identity {identity.key}, not that of the folder; remove it and run cache_signals again"
+            f"{MANIFEST} states the identity {identity.key}, not that of the folder; remove it and run `distill cache-signals` again"
         )
     return identity
 

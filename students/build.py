@@ -244,7 +244,7 @@ def _width_of(run: Run, teacher: str) -> int:
         width = signal_source(run, teacher).width
         if not width:
             raise BadInput(
-                f"{run.signals(teacher)} holds no embeddings yet; run the stage cache_signals of this recipe first"
+                f"{run.signals(teacher)} holds no embeddings yet; run `distill cache-signals` with this recipe first"
             )
         return width
     return int(load_model(run.teacher(teacher)).get_embedding_dimension())

@@ -175,7 +175,7 @@ def _open_model(run: Run, name: str, device: str | None) -> TokenScorer:
     card_revision, file_revision = run.require(folder, "train_teacher").revision, revision(folder)
     if file_revision != card_revision:
         raise BadInput(
-            f"{folder}: its files are not those that were written (revision {card_revision}, now {file_revision}); remove it and run train_teacher again"
+            f"{folder}: its files are not those that were written (revision {card_revision}, now {file_revision}); remove it and run `distill train-teacher` again"
         )
     return open_token_scorer(folder, HowToRead(run.signal_identity(name).precision, device=device))
 

@@ -135,7 +135,7 @@ def check_scorer_folder(folder: Path) -> str:
         for path, _, _ in settings.models():
             check_model_folder(_within(folder, path))
     if isinstance(settings, TokenTeacher) and not (folder / INNER_MODEL).is_dir():
-        raise BadInput(f"{folder} is not whole: {INNER_MODEL} is missing; copy it again or run train_teacher")
+        raise BadInput(f"{folder} is not whole: {INNER_MODEL} is missing; copy it again or run `distill train-teacher`")
     return settings.kind
 
 

@@ -176,5 +176,7 @@ def read_token_settings(folder: Path) -> M3Teacher | LateInteractionTeacher:
     try:
         settings: M3Teacher | LateInteractionTeacher = section.model_validate({**raw, "backbone": str(folder)})
     except ValueError:
-        raise BadInput(f"{folder / SCORER_FILE} is not what this toolkit writes; run train_teacher again") from None
+        raise BadInput(
+            f"{folder / SCORER_FILE} is not what this toolkit writes; run `distill train-teacher` again"
+        ) from None
     return settings

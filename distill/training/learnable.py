@@ -322,7 +322,7 @@ def _check_numbers(where: str, teacher: str, values: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if len(bad):
         raise JobFailed(
-            f"{where}: teacher {teacher} gives NaN or infinity for {len(bad)} of {len(values)} items, the first in row {int(bad[0])}; run cache_signals anew with signals.precision=fp32"
+            f"{where}: teacher {teacher} gives NaN or infinity for {len(bad)} of {len(values)} items, the first in row {int(bad[0])}; run `distill cache-signals` anew with signals.precision=fp32"
         )
 
 

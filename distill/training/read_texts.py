@@ -68,7 +68,7 @@ class ReadScripts:
                 vectors[chosen] = read(places[numbers[chosen]])
             if not np.isfinite(vectors[chosen]).all():
                 raise JobFailed(
-                    f"teacher {self.name} gives NaN or infinity; run cache_signals anew with signals.precision=fp32"
+                    f"teacher {self.name} gives NaN or infinity; run `distill cache-signals` anew with signals.precision=fp32"
                 )
             return vectors
 

@@ -102,7 +102,7 @@ def _calibration_of(export: "_Export") -> Calibration:
     stored = read_calibration(export.source, "cross_encoder")
     if stored is None:
         raise BadInput(
-            f"{export.source} has no {CALIBRATION}; set student.calibration and run the recipe's stage export, which fits one"
+            f"{export.source} has no {CALIBRATION}; set student.calibration and run `distill export` with the recipe, which fits one"
         )
     return stored.calibration
 

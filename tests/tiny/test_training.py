@@ -406,7 +406,9 @@ class TestFailures:
     def test_student_before_its_signals(self, tiny_run):
         run = tiny_run(data=SHORT)
         train_teachers(run)
-        with pytest.raises(BadInput, match=r"lacks scores of \d+ of \d+ items; run cache_signals with this recipe"):
+        with pytest.raises(
+            BadInput, match=r"lacks scores of \d+ of \d+ items; run `distill cache-signals` with this recipe"
+        ):
             train_student(run)
         assert not run.student.exists()
 

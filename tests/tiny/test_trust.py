@@ -290,7 +290,9 @@ class TestSignals:
         content = path.read_bytes()
         for place in range(0, len(content), 37):
             path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-            with pytest.raises(BadInput, match=f"{path.name} is damaged.*remove it and run cache_signals again"):
+            with pytest.raises(
+                BadInput, match=f"{path.name} is damaged.*remove it and run `distill cache-signals` again"
+            ):
                 SignalCache(tmp_path, identity).find("embeddings", keys, "embeddings")
         path.write_bytes(content)
         assert len(SignalCache(tmp_path, identity).find("embeddings", keys, "embeddings")) == 3

@@ -184,11 +184,11 @@ class TestExitCodes:
             main(["train-teacher", str(write_recipe(tmp_path))])
 
     def test_missing_stage_is_named(self, call, tmp_path):
-        for command in ("cache-signals", "train-student"):
+        for command in ("cache-signals", "build-student", "train-student"):
             code, _, err = call(command, write_recipe(tmp_path))
             assert code == 2
             assert (
-                f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run the stage train_teacher of this recipe first"
+                f"{tmp_path / 'run' / 'teachers' / 'cross'} is not there yet; run `distill train-teacher` with this recipe first"
                 in err
             )
 

@@ -91,7 +91,9 @@ class TestCache:
 
     def test_find_says_how_many_are_missing_and_what_to_run(self, cache):
         cache.write("scores", text_keys(TEXTS[:5]), np.zeros(5))
-        with pytest.raises(BadInput, match="lacks scores of 15 of 20 items; run cache_signals with this recipe"):
+        with pytest.raises(
+            BadInput, match="lacks scores of 15 of 20 items; run `distill cache-signals` with this recipe"
+        ):
             cache.find("scores", text_keys(TEXTS), "scores")
 
     def test_of_another_identity_is_not_read_and_is_named(self, tmp_path, cache):
@@ -136,7 +138,9 @@ class TestCache:
         path.write_bytes(
             {"cut": content[: len(content) // 2], "emptied": b"", "overwritten": b"x" * len(content)}[damage]
         )
-        with pytest.raises(BadInput, match=rf"{path.name} is damaged .*; remove it and run cache_signals again"):
+        with pytest.raises(
+            BadInput, match=rf"{path.name} is damaged .*; remove it and run `distill cache-signals` again"
+        ):
             again(cache).missing("scores", text_keys(TEXTS))
 
     def test_two_writers_at_once_lose_nothing(self, cache):
