@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -911,7 +912,23 @@ def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> No
 
 def command() -> Any:
     """Return the command line as click sees it."""
-    return with_help_of_arguments(app)
+    group = with_help_of_arguments(app)
+    for subcommand in group.commands.values():
+        for parameter in subcommand.params:
+            if parameter.type.name == "path":
+                parameter.type.convert = _refusing_an_empty_path(parameter.type.convert)
+    return group
+
+
+def _refusing_an_empty_path(convert: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """Return click's conversion of a path that refuses "", which would become the current folder."""
+
+    def converted(value: Any, parameter: Any, context: Any) -> Any:
+        if value == "":
+            raise typer.BadParameter("the path is empty", ctx=context, param=parameter)
+        return convert(value, parameter, context)
+
+    return converted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -932,7 +949,10 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own: a wrong option or argument
             raise
-        print(f"error: {_click_message(error)}", file=sys.stderr)
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+            print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+        else:
+            print(f"error: {_click_message(error)}", file=sys.stderr)
         return 2
 
 

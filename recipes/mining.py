@@ -83,8 +83,12 @@ def mine_file(
 
     :param models: the folders called "retriever" (None is BM25) and "teacher"
     """
-    arguments = opening.arguments()
-    check_mining_settings(settings, models["retriever"], has_teacher=any(models.values()))
+    arguments, retriever_path = opening.arguments(), models["retriever"]
+    check_mining_settings(settings, retriever_path, has_teacher=any(models.values()))
+    if retriever_path is not None and not retriever_path.is_dir():
+        raise BadInput(
+            f"--retriever {retriever_path} is no model folder; bm25 is accepted, or the path of a bi-encoder's folder"
+        )
     inputs = source.read()
     # realpath raises no error for links in a circle, which `load` then refuses
     places = {role: None if path is None else Path(os.path.realpath(path)) for role, path in models.items()}

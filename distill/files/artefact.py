@@ -93,7 +93,7 @@ _TOKENIZERS = (
     "spiece.model",
     "tokenizer.model",
 )
-_ROUTER = "router_config.json"
+_ROUTER, _SCORER = "router_config.json", "scorer.json"
 _BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
 _SHOWN_MODELS = 4
 _MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # process id and thread id
@@ -375,6 +375,11 @@ def check_model_folder(folder: Path) -> ModelKind:
         )
         raise BadInput(f"{folder} is no model folder: {what}")
     if not (folder / "modules.json").is_file():
+        if (folder / _SCORER).is_file():
+            raise BadInput(
+                f"{folder} only scores pairs ({_SCORER}): a baseline, a cascade or a teacher that compares tokens has no "
+                "embeddings; name a model folder"
+            )
         raise BadInput(
             f"{folder} has no modules.json: a sentence-transformers model folder is expected{_models_in(folder)}"
         )
@@ -506,18 +511,25 @@ def check_named_settings(folder: Path) -> None:
     for name in card.files:
         if str(name).endswith(".json"):
             _require(folder, inside(folder, name, f"{CARD}: a file"))
-    changed = [
-        name
-        for name, card_hash in card.settings.items()
-        if (path := folder / inside(folder, name, f"{CARD}: a file")).is_file() and _settings_hash(path) != card_hash
-    ]
+    paths = {name: folder / inside(folder, name, f"{CARD}: a file") for name in card.settings}
+    hashes = {name: _settings_hash(path) for name, path in paths.items() if path.is_file()}
+    changed = {name: now for name, now in hashes.items() if now != card.settings[name]}
     if changed:
-        log.warning(
-            "%s: %s changed since the folder was made; its results may differ (distill verify %s)",
-            folder,
-            ", ".join(changed),
-            folder,
-        )
+        _warn_of_changed(folder, *changed.items())
+
+
+@cache
+def _warn_of_changed(folder: Path, *changed: tuple[str, str]) -> None:
+    """Warn of changed settings, once in a process, because a command opens a folder several times.
+
+    :param changed: the name and present hash of each file
+    """
+    log.warning(
+        "%s: %s changed since the folder was made; its results may differ (distill verify %s)",
+        folder,
+        ", ".join(name for name, _ in changed),
+        folder,
+    )
 
 
 def _settings_hash(path: Path) -> str:

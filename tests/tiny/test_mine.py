@@ -261,7 +261,7 @@ class TestTheSameCommandAgain:
         (["--clusters", "a,z"], "z"),
         (["--label-column", "grade"], "grade"),
         (["--margin", "0.1"], "limits on scores need a teacher"),
-        (["--retriever", "nowhere"], "nowhere"),
+        (["--retriever", "bm52"], "--retriever bm52 is no model folder; bm25 is accepted, or the path of a bi-encoder"),
         (["--documents", "nowhere.txt"], "nowhere.txt"),
         (["--all-positive", "--label-range", "0,5"], "--label-range is of labels"),
         (["--label-range", "2,5"], "is outside --label-range [2, 5]"),

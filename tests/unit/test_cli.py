@@ -17,7 +17,9 @@ from distill.data import tables
 from distill.data.tables import read_columns
 from distill.errors import BadInput
 from distill.files.artefact import Artefact, write_card
+from distill.recipe.schema import TfIdf
 from distill.runtime.scorer import Scorer
+from distill.scorers.baselines import write_tfidf
 from distill.scorers.cascade import CascadeScorer, CascadeSettings, fit_cascade
 from recipes import benchmark, cache_signals, export, score_embed, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
@@ -54,6 +56,11 @@ def call(capsys):
 
 
 class TestHelp:
+    def test_without_a_command_it_is_printed_alone(self, call):
+        code, out, err = call()
+        assert code == 2 and (out + err).startswith("Usage: distill")
+        assert "error:" not in err and "see distill --help" not in err
+
     def test_lists_the_commands(self, call):
         code, out, err = call("--help")
         assert (code, err) == (0, "")
@@ -297,6 +304,26 @@ class TestScore:
         code, _, err = call("score", bi_folder, pairs_file, "-o", tmp_path / "no" / "scores.tsv")
         assert code == 2
         assert f"{tmp_path / 'no'} is no folder; make it first, or name another output" in err
+
+    def test_an_empty_path_is_not_the_current_folder(self, call, pairs_file, tmp_path):
+        code, out, err = call("score", "", pairs_file, "-o", tmp_path / "scores.tsv")
+        assert (code, out) == (2, "")
+        assert err == "error: Invalid value for 'MODEL': the path is empty; see distill score --help\n"
+
+    def test_changed_settings_are_said_once(self, call, cross_folder, pairs_file, tmp_path):
+        shutil.copytree(cross_folder, tmp_path / "model")
+        config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"label2id": {"a": 0}}), encoding="utf-8")
+        code, _, err = call("score", tmp_path / "model", pairs_file, "-o", tmp_path / "scores.tsv")
+        assert code == 0 and err.count("config.json changed since the folder was made") == 1
+
+    def test_a_baseline_has_no_embeddings(self, call, tmp_path):
+        (tmp_path / "tfidf").mkdir()
+        write_tfidf(tmp_path / "tfidf", TfIdf(fit="pair"), [])
+        (tmp_path / "texts.txt").write_text("a\n")
+        code, _, err = call("embed", tmp_path / "tfidf", tmp_path / "texts.txt", "-o", tmp_path / "e.npy")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "only scores pairs (scorer.json): a baseline, a cascade or" in err and "has no embeddings" in err
 
     def test_missing_model(self, call, pairs_file, tmp_path):
         code, _, err = call("score", tmp_path / "none", pairs_file, "-o", tmp_path / "scores.tsv")
