@@ -5,13 +5,13 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from recipes import _stages
+from recipes._empty_paths import refusing_empty_paths
 from recipes._help import with_help_of_arguments
 from recipes._launch import guarded, join_processes, launch, set_up_messages
 
@@ -912,23 +912,7 @@ def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> No
 
 def command() -> Any:
     """Return the command line as click sees it."""
-    group = with_help_of_arguments(app)
-    for subcommand in group.commands.values():
-        for parameter in subcommand.params:
-            if parameter.type.name == "path":
-                parameter.type.convert = _refusing_an_empty_path(parameter.type.convert)
-    return group
-
-
-def _refusing_an_empty_path(convert: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
-    """Return click's conversion of a path that refuses "", which would become the current folder."""
-
-    def converted(value: Any, parameter: Any, context: Any) -> Any:
-        if value == "":
-            raise typer.BadParameter("the path is empty", ctx=context, param=parameter)
-        return convert(value, parameter, context)
-
-    return converted
+    return refusing_empty_paths(with_help_of_arguments(app))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -950,7 +934,7 @@ def main(argv: list[str] | None = None) -> int:
         if not hasattr(error, "format_message"):  # click's own: a wrong option or argument
             raise
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
-            print(error.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+            print(error.format_message(), file=sys.stderr)
         else:
             print(f"error: {_click_message(error)}", file=sys.stderr)
         return 2
