@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from distill.errors import BadInput
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.checks import suggest
-from distill.recipe.schema import Recipe
+from distill.recipe.schema import Data, Recipe
 from distill.recipe.token_teachers import TOKEN_TEACHERS
 from distill.recipe.yaml_reading import parse_line, read_yaml
 
@@ -53,7 +53,35 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     :param overrides: for example `training.learning_rate=1.0e-4`; the value is YAML.
     :raises BadInput: with one line for each problem.
     """
-    return validated(Recipe, read_raw(path, overrides), path)
+    recipe = validated(Recipe, read_raw(path, overrides), path)
+    _refuse_files_beside_the_recipe(recipe, Path(path))
+    return recipe
+
+
+def _refuse_files_beside_the_recipe(recipe: Recipe, path: Path) -> None:
+    """Refuse a file of data that is not in the current folder, where paths start, and is in the recipe's.
+
+    :raises BadInput: naming it
+    """
+    sections = {"data": recipe.data} | {
+        f"stages.{name}.data": stage.data for name, stage in recipe.stages.items() if stage.data is not None
+    }
+    for place, data in sections.items():
+        for key, name in _files_of(data):
+            beside = path.parent / name
+            if Path(name).suffix and not _is_file(Path(name), Path.exists) and _is_file(beside):
+                raise BadInput(
+                    f"{path}: {place}.{key}: {name}: no such file; relative paths start at the current folder, not at the "
+                    f"recipe's, where a file of this name is: write {beside}"
+                )
+
+
+def _files_of(data: Data) -> Iterator[tuple[str, str]]:
+    """Yield each file that a section of data names, with its key."""
+    named: dict[str, str | None] = {"train": data.train, "evaluation": data.evaluation}
+    for key in ("unlabelled", "unlabelled_pairs", "labelled_pairs", "parallel"):
+        named |= {f"{key}.{number}.path": source.path for number, source in enumerate(getattr(data, key))}
+    yield from ((key, name) for key, name in named.items() if name is not None)
 
 
 def read_raw(path: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -2,6 +2,7 @@ import pytest
 
 from distill.errors import BadInput
 from distill.recipe.reading import load_recipe, read_raw
+from tests.conftest import write_recipe
 from tests.unit.test_recipe import SHIPPED, load, problems, write
 
 
@@ -112,6 +113,27 @@ class TestFile:
     def test_that_is_no_recipe_is_refused(self, tmp_path, text, says):
         with pytest.raises(BadInput, match=says):
             load_recipe(write(tmp_path, text))
+
+    @pytest.mark.parametrize(
+        ("changes", "key"),
+        [
+            ({"data": {"train": "own.csv"}}, "data.train"),
+            ({"data": {"train": "bundled", "labelled_pairs": [{"path": "own.csv"}]}}, "data.labelled_pairs.0.path"),
+        ],
+    )
+    def test_beside_which_the_data_lie_says_where_paths_start(self, tmp_path, monkeypatch, changes, key):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "own.csv").write_text("query,document,label\n")
+        path = write_recipe(tmp_path / "folder", **changes)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(BadInput) as caught:
+            load_recipe("folder/recipe.yaml")
+        assert str(caught.value) == (
+            f"folder/recipe.yaml: {key}: own.csv: no such file; relative paths start at the current folder, not at the "
+            "recipe's, where a file of this name is: write folder/own.csv"
+        )
+        monkeypatch.chdir(tmp_path / "folder")
+        load_recipe(path)
 
     def test_that_is_not_there_says_where_recipes_are(self, tmp_path):
         with pytest.raises(
