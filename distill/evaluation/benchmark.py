@@ -100,7 +100,8 @@ _MADE_OF_A_MODEL = (
 )  # rows whose card does not state how a teacher or the student was trained
 # nothing is learned, or not everything; it is the teacher, and the report says so
 _ROLES_NOT_WARNED_OF = ("untrained", "stage", "teacher_export")
-_OURS = ("student", "export")  # what a run serves: calibrated, and compared with the floor
+_OURS = ("student", "export")  # what a run serves: calibrated
+_BESIDE_FLOOR = ("teacher", *_OURS)  # compared with the best TF-IDF
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -249,7 +250,8 @@ def assemble(
     """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
 
     :param speed: the result of `measure_all`, by name; a missing row was not measured
-    :param comparisons: names of two rows each, beside student and exports with the floor; rows without scores are skipped
+    :param comparisons: names of two rows each, beside teachers, student and exports with the floor; rows without scores
+        are skipped
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
@@ -260,10 +262,15 @@ def assemble(
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
-    described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
     floor = floor_of(described, primary)
-    with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _OURS]
+    with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _BESIDE_FLOOR]
+    compared = [
+        quality.difference(primary, first, second)
+        | ({"broken_control": True} if broken and second == "control" else {})
+        for first, second in [*comparisons, *with_floor]
+        if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
+    ]
     return {
         "primary_metric": primary,
         "data": {
@@ -273,13 +280,8 @@ def assemble(
         },
         "environment": environment(),
         "measuring": _measuring(speed),
-        "rows": described,
-        "comparisons": [
-            quality.difference(primary, first, second)
-            | ({"broken_control": True} if broken and second == "control" else {})
-            for first, second in [*comparisons, *with_floor]
-            if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
-        ],
+        "rows": with_split(with_standing(described, pairs.labels, primary, compared)),
+        "comparisons": compared,
     }
 
 
