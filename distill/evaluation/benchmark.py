@@ -765,5 +765,9 @@ def _floor_notes(run: Run) -> list[str]:
         if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
             card = read_card(run.baseline(name))
             values = {} if card is None else card.details["validation"]
-            notes.append(f"{name} counts the terms that rank the validation pairs best ({values_in_words(values)}).")
+            notes.append(
+                f"{name} counts the terms that rank the validation pairs best ({values_in_words(values)})."
+                if values
+                else f"{name} counts characters 1–3: evaluation and validation are in different scripts, so validation cannot choose."
+            )
     return notes
