@@ -37,6 +37,7 @@ from distill.evaluation.teacher_exports import (
 from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
+from distill.metrics.names import METRIC_NAMES
 from distill.metrics.rounds import Until
 from distill.metrics.standing import floor_of, is_broken, is_level_with_floor, problem_of, with_standing
 from distill.models.files import Precision, Runtime
@@ -72,6 +73,7 @@ __all__ = [
     "measure_rows",
     "primary_teacher",
     "recipe_of_models",
+    "said_of_pairs",
     "said_of_quality",
     "score_row",
     "student_rows",
@@ -102,6 +104,7 @@ _MADE_OF_A_MODEL = (
 _ROLES_NOT_WARNED_OF = ("untrained", "stage", "teacher_export")
 _OURS = ("student", "export")  # what a run serves: calibrated
 _BESIDE_FLOOR = ("teacher", *_OURS)  # compared with the best TF-IDF
+_FEW_PAIRS = 10  # with fewer, a bootstrap interval is too narrow to mean anything
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -185,6 +188,7 @@ def benchmark(run: Run) -> None:
         *_notes(run, rows, speed),
         *teacher_export_notes(run),
         *calibration_notes(result["rows"], pairs),
+        *said_of_pairs(pairs, result["primary_metric"]),
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
@@ -662,6 +666,26 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
     steps = [*pairwise(["untrained", *after, "student"])] if after else []  # the gain of each stage
     stages = [(later, earlier) for earlier, later in steps]
     return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *exports]
+
+
+def said_of_pairs(pairs: Pairs, metric: str) -> list[str]:
+    """Return warnings about evaluation pairs on which little can be measured: labels all alike, or few pairs.
+
+    Each is logged as well.
+
+    :param metric: the primary metric, which is the column that a report shows
+    """
+    warnings = []
+    if pairs.labels is not None and len(pairs) and np.ptp(pairs.labels) == 0:
+        shown = f"{METRIC_NAMES.get(metric, metric)} is shown instead"
+        if metric == "ablation_mse":
+            shown += ": the mean squared difference of scores in [0, 1] and labels, where lower is better"
+        warnings.append(f"All labels are {pairs.labels[0]:g}, so no ranking can be measured. {shown}.")
+    if len(pairs) < _FEW_PAIRS:
+        warnings.append(f"Intervals of so few pairs ({len(pairs)}, fewer than {_FEW_PAIRS}) say nothing.")
+    for warning in warnings:
+        log.warning(warning)
+    return warnings
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.evaluation.benchmark import _UNMEASURED, BenchmarkEntry, Scored, _comparisons, assemble, said_of_quality
+from distill.evaluation.benchmark import (
+    _UNMEASURED,
+    BenchmarkEntry,
+    Scored,
+    _comparisons,
+    assemble,
+    said_of_pairs,
+    said_of_quality,
+)
 from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import BenchmarkResults
@@ -126,6 +134,28 @@ def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     assert said.startswith("Not shown to be better than characters: student, int8.")
     other = {"name": "student − words", "metric": "roc_auc", "value": 0.0, "low": -0.1, "high": 0.1}
     assert said_of_quality({**result, "comparisons": [other]}) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "said"),
+    [
+        ([0.0, 1.0] * 5, "roc_auc", []),
+        (
+            [1.0] * 10,
+            "ablation_mse",
+            [
+                "All labels are 1, so no ranking can be measured. Ablation MSE is shown instead: "
+                "the mean squared difference of scores in [0, 1] and labels, where lower is better."
+            ],
+        ),
+        ([0.0, 1.0], "roc_auc", ["Intervals of so few pairs (2, fewer than 10) say nothing."]),
+    ],
+)
+def test_pairs_that_measure_little_are_said_and_logged(labels, metric, said, caplog):
+    """With labels all alike the main column silently became another one; one pair had an interval of no width."""
+    texts = [f"text {i}" for i in range(len(labels))]
+    assert said_of_pairs(Pairs(texts, texts, np.array(labels, dtype=np.float32)), metric) == said
+    assert caplog.messages == said
 
 
 @pytest.mark.parametrize(
