@@ -16,6 +16,7 @@ from distill.evaluation.benchmark import (
 from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import BenchmarkResults
+from distill.report.model_card import _what
 from distill.report.words import headline, verdict, worth
 
 
@@ -109,6 +110,9 @@ def test_a_lower_value_is_worse_only_where_the_interval_of_the_difference_says_s
     top = headline(BenchmarkResults.of(result))
     assert f". {said} TF-IDF" in top and top.count("TF-IDF") == 1
     assert ("no difference shown" in verdict(compared)) == (said != "Worse than")
+    student = {"parameters": 1, "size_mb": 1.0, "runtime": "torch", "precision": "fp32", **rows[2]}
+    card = _what(student, result)
+    assert (card["floor"], card["level_with"]) == (("tfidf", None) if said == "Worse than" else (None, "tfidf"))
 
 
 def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
