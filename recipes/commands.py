@@ -296,7 +296,8 @@ def verify_folder(folder: Path, *, as_json: bool) -> None:
 
 def tune_model(model: Path, opening: OpeningOptions, *, seconds: float, as_json: bool) -> None:
     """Measure how a graph runs fastest here and which export of its student is fastest, store both, and print them."""
-    from distill.runtime.tuning import alone, compare_precisions, tune
+    from distill.runtime.settings import settings_key, settings_path
+    from distill.runtime.tuning import alone, compare_precisions, stored_files, tune
 
     if opening.precision == "auto":
         raise BadInput("--precision auto: tune measures what auto takes later; leave it out, or name fp32 or bf16")
@@ -308,7 +309,8 @@ def tune_model(model: Path, opening: OpeningOptions, *, seconds: float, as_json:
             files = read_model_files(model)
             runtime = options["runtime"] or files.held_runtime
             settings, measured = tune(files, runtime, options["precision"], threads, seconds=seconds)
-            result |= {"settings": asdict(settings), "measured": measured}
+            stored_at = settings_path(files, settings_key(files, runtime, options["precision"], threads))
+            result |= {"settings": asdict(settings), "measured": measured, "stored_in": [str(stored_at)]}
         found_exports = exports_at(model)
         if (
             is_model
@@ -328,6 +330,8 @@ def tune_model(model: Path, opening: OpeningOptions, *, seconds: float, as_json:
                 "why": why,
                 "left_out": list(found_exports.left_out),
             }
+            stored = [*result.get("stored_in", []), *map(str, stored_files(found_exports, threads))]
+            result["stored_in"] = list(dict.fromkeys(stored))
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return

@@ -51,9 +51,16 @@ def print_tuned(result: Mapping[str, Any]) -> None:
             for speed in result["precisions"]
         ]
         print_table(("export", "precision", "tokens/s", "p50 ms", ""), rows)
+        if not all(speed["judged"] for speed in result["precisions"]):
+            print(
+                '"asked" is an export run in another precision than it was made for. No gate has compared its scores '
+                "with the student's there, so it is shown but never chosen."
+            )
         for line in result["left_out"]:
             print(f"left out {line}")
         print(f'fastest of both together: {result["fastest"]}; precision="auto" opens it on this machine')
+    for path in result["stored_in"]:
+        print(f"stored in {path}")
 
 
 def _cell(value: Any) -> str:

@@ -14,6 +14,7 @@ __all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
 
 _SAMPLED, _SEED = 500, 0
 _LEAST_TEXTS = 10  # texts of a script; with fewer, a share of unknown tokens is not reliable
+_MOSTLY_UNREAD = 0.2  # share of unknown tokens from which on a student of it would learn from the rest alone
 _LETTERS = 1.3  # tokens per character: above it, the tokenizer splits the letters of the script into parts
 _CUT, _LOST = 0.25, 0.1  # share of texts that are cut; share of the limit that they lose
 # from the model cards: the prompts that a family expects before queries and documents
@@ -63,7 +64,12 @@ def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Fi
         name = script.lower()
         if share > MANY_UNKNOWN:
             message = f"{share:.0%} of the tokens of {len(script_texts)} texts in {name} are unknown to its tokenizer"
-            found.append(Finding("problem", "language", about, message, "take a teacher of this language", numbers))
+            if share >= _MOSTLY_UNREAD:
+                found.append(Finding("problem", "language", about, message, "take a teacher of this language", numbers))
+                continue
+            message += ": what they say is lost"
+            advice = "see how it ranks these texts, or take a teacher of this language"
+            found.append(Finding("warning", "language", about, message, advice, numbers))
         elif tokens_per_character > _LETTERS:
             message = f"its tokenizer makes {tokens_per_character:.1f} tokens of a character in {name}: it does not know the script"
             found.append(Finding("warning", "language", about, message, "take a teacher of this language", numbers))

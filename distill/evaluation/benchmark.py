@@ -37,6 +37,7 @@ from distill.evaluation.teacher_exports import (
 from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
+from distill.metrics.names import METRIC_NAMES
 from distill.metrics.rounds import Until
 from distill.metrics.standing import floor_of, is_broken, is_level_with_floor, problem_of, with_standing
 from distill.models.files import Precision, Runtime
@@ -72,6 +73,7 @@ __all__ = [
     "measure_rows",
     "primary_teacher",
     "recipe_of_models",
+    "said_of_pairs",
     "said_of_quality",
     "score_row",
     "student_rows",
@@ -100,7 +102,9 @@ _MADE_OF_A_MODEL = (
 )  # rows whose card does not state how a teacher or the student was trained
 # nothing is learned, or not everything; it is the teacher, and the report says so
 _ROLES_NOT_WARNED_OF = ("untrained", "stage", "teacher_export")
-_OURS = ("student", "export")  # what a run serves: calibrated, and compared with the floor
+_OURS = ("student", "export")  # what a run serves: calibrated
+_BESIDE_FLOOR = ("teacher", *_OURS)  # compared with the best TF-IDF
+_FEW_PAIRS = 10  # with fewer, a bootstrap interval is too narrow to mean anything
 _SHOWN_CHANGES = 4
 _OPTIONAL = ("under_load", "first_score_seconds", "first_score_cold_seconds", "variant")
 _UNMEASURED: Mapping[str, Any] = {
@@ -184,6 +188,7 @@ def benchmark(run: Run) -> None:
         *_notes(run, rows, speed),
         *teacher_export_notes(run),
         *calibration_notes(result["rows"], pairs),
+        *said_of_pairs(pairs, result["primary_metric"]),
         *said_of_quality(result),
     ]
     result["data"]["source"] = run.stated.data.evaluation or run.stated.data.train
@@ -249,7 +254,8 @@ def assemble(
     """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
 
     :param speed: the result of `measure_all`, by name; a missing row was not measured
-    :param comparisons: names of two rows each, beside student and exports with the floor; rows without scores are skipped
+    :param comparisons: names of two rows each, beside teachers, student and exports with the floor; rows without scores
+        are skipped
     """
     teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
@@ -260,10 +266,15 @@ def assemble(
     primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
-    described = with_split(with_standing(described, pairs.labels, primary))
     broken = is_broken(described, primary)
     floor = floor_of(described, primary)
-    with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _OURS]
+    with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _BESIDE_FLOOR]
+    compared = [
+        quality.difference(primary, first, second)
+        | ({"broken_control": True} if broken and second == "control" else {})
+        for first, second in [*comparisons, *with_floor]
+        if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
+    ]
     return {
         "primary_metric": primary,
         "data": {
@@ -273,13 +284,8 @@ def assemble(
         },
         "environment": environment(),
         "measuring": _measuring(speed),
-        "rows": described,
-        "comparisons": [
-            quality.difference(primary, first, second)
-            | ({"broken_control": True} if broken and second == "control" else {})
-            for first, second in [*comparisons, *with_floor]
-            if first in sound and second in sound and primary in metrics[first] and primary in metrics[second]
-        ],
+        "rows": with_split(with_standing(described, pairs.labels, primary, compared)),
+        "comparisons": compared,
     }
 
 
@@ -662,6 +668,26 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
     return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *exports]
 
 
+def said_of_pairs(pairs: Pairs, metric: str) -> list[str]:
+    """Return warnings about evaluation pairs on which little can be measured: labels all alike, or few pairs.
+
+    Each is logged as well.
+
+    :param metric: the primary metric, which is the column that a report shows
+    """
+    warnings = []
+    if pairs.labels is not None and len(pairs) and np.ptp(pairs.labels) == 0:
+        shown = f"{METRIC_NAMES.get(metric, metric)} is shown instead"
+        if metric == "ablation_mse":
+            shown += ": the mean squared difference of scores in [0, 1] and labels, where lower is better"
+        warnings.append(f"All labels are {pairs.labels[0]:g}, so no ranking can be measured. {shown}.")
+    if len(pairs) < _FEW_PAIRS:
+        warnings.append(f"Intervals of so few pairs ({len(pairs)}, fewer than {_FEW_PAIRS}) say nothing.")
+    for warning in warnings:
+        log.warning(warning)
+    return warnings
+
+
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
     """Return warnings about a report's rows: no quality, a broken control, models worse than TF-IDF.
 
@@ -763,5 +789,9 @@ def _floor_notes(run: Run) -> list[str]:
         if isinstance(baseline, TfIdf) and baseline.is_chosen_by_validation:
             card = read_card(run.baseline(name))
             values = {} if card is None else card.details["validation"]
-            notes.append(f"{name} counts the terms that rank the validation pairs best ({values_in_words(values)}).")
+            notes.append(
+                f"{name} counts the terms that rank the validation pairs best ({values_in_words(values)})."
+                if values
+                else f"{name} counts characters 1–3: evaluation and validation are in different scripts, so validation cannot choose."
+            )
     return notes

@@ -24,7 +24,7 @@ import numpy as np
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed, JobFailed
-from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measure_rows
+from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measure_rows, said_of_pairs
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.measures import Bootstrap
@@ -96,7 +96,7 @@ def bench_folders(
     result |= {
         "title": "benchmark",
         "reference": "first model",
-        "notes": [],
+        "notes": said_of_pairs(pairs, result["primary_metric"]),
         "models": {name: getattr(card, "revision", None) for name, card in cards.items()},
     }
     result["data"]["source"] = source

@@ -74,12 +74,27 @@ def is_level_with_floor(row: Row, floor: Row | None, result: Mapping[str, Any]) 
     """
     if floor is None or row.get("under_floor"):
         return False
+    interval = _interval_beside(row, floor, result.get("comparisons") or ())
+    return interval is not None and interval[0] <= 0 <= interval[1]
+
+
+def _interval_beside(row: Row, floor: Row, comparisons: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return the interval of a row's difference to the floor; None if they were not compared."""
     compared = f"{row['name']} − {floor['name']}"
-    for comparison in result.get("comparisons") or ():
+    for comparison in comparisons:
         low, high = comparison.get("low"), comparison.get("high")
-        if comparison.get("name") == compared and low is not None and high is not None and low <= 0 <= high:
-            return True
-    return False
+        if comparison.get("name") == compared and low is not None and high is not None:
+            return low, high
+    return None
+
+
+def _is_under_floor(row: Row, floor: Row, metric: str, comparisons: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a row is worse than the floor: by the interval of their difference, else by their values."""
+    interval = _interval_beside(row, floor, comparisons)
+    if interval is not None:
+        return interval[0] > 0 if metric in LOWER_IS_BETTER else interval[1] < 0
+    value, least = value_of(row, metric), value_of(floor, metric)
+    return value is not None and least is not None and _is_worse(value, least, metric)
 
 
 def is_broken(rows: Sequence[Row], metric: str) -> bool:
@@ -97,11 +112,19 @@ def _is_worse(value: float, reference: float, metric: str) -> bool:
     return value > reference if metric in LOWER_IS_BETTER else value < reference
 
 
-def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, metric: str) -> list[dict[str, Any]]:
+def with_standing(
+    rows: Sequence[dict[str, Any]],
+    labels: np.ndarray | None,
+    metric: str,
+    comparisons: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
     """Add the shares of the module's docstring to each row, and `under_floor` to rows that are worse than TF-IDF.
+
+    A row that was compared with TF-IDF is worse only if the interval of the difference excludes 0.
 
     :param labels: the labels of the evaluation pairs; *shape:* (n_pairs,)
     :param metric: the primary metric
+    :param comparisons: the report's comparisons
     """
     best, floor = best_teacher(rows, metric), floor_of(rows, metric)
     untrained = next((row for row in rows if row["role"] == "untrained"), None)
@@ -120,8 +143,7 @@ def with_standing(rows: Sequence[dict[str, Any]], labels: np.ndarray | None, met
                 for name, base in bases.items()
                 if base is not None and base is not row
             }
-        value, least = value_of(row, metric), value_of(floor, metric)
-        if row["role"] != "baseline" and value is not None and least is not None and _is_worse(value, least, metric):
+        if row["role"] != "baseline" and floor is not None and _is_under_floor(row, floor, metric, comparisons):
             more["under_floor"] = True
         done.append({**row, **more})
     return done

@@ -289,7 +289,7 @@ def _mined(
         "repeated documents": len(pairs.documents) + len(inputs.documents) - len(documents),
         "candidates found": int(found.sum()),
         "own documents and own texts left out": int((found & excluded).sum()),
-        "taken for answers by the teacher": int(taken_for_answers.sum()),
+        **({} if teacher is None else {"taken for answers by the teacher": int(taken_for_answers.sum())}),
         "drawn": int(drawn.sum()),
         "queries with fewer than were asked for": int((drawn.sum(axis=1) < wanted).sum()),
         "queries without any": int((~drawn.any(axis=1)).sum()),

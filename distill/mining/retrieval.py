@@ -1,12 +1,14 @@
 """Exact BM25 retrieval: for each query the documents with the highest scores."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
-from distill.data.scripts import script_shares
+from distill.data.scripts import script_of
 from distill.data.splitting import text_key
 from distill.progress import progress
 from distill.runtime.vectors import top_rows
@@ -15,23 +17,26 @@ __all__ = ["Bm25", "Terms", "terms_of"]
 
 log = logging.getLogger(__name__)
 Terms = Literal["word", "char"]
-_WITHOUT_WORD_ENDINGS = (
-    "HANGUL",
-    "KANA",
-    "CJK",
-    "THAI",
-)  # scripts whose words have endings, or are written without spaces
+# scripts whose words have endings, or are written without spaces
+_WITHOUT_WORDS = ("HANGUL", "HIRAGANA", "KATAKANA", "CJK", "THAI")
+_LEAST_SHARE = 0.25  # of all letters, from which on such scripts decide
 _SCORES_AT_ONCE = 2**25  # scores of a block of queries: 128 MB
 
 
 def terms_of(documents: Sequence[str]) -> Terms:
-    """Return which terms suit most of these texts: words, or characters if words have endings or no spaces.
+    """Return which terms suit these texts: characters if a quarter of the letters is of words with endings or no spaces.
 
-    >>> terms_of(["한국어 문장입니다"]), terms_of(["an English sentence"])
-    ('char', 'word')
+    Words of other scripts are found by their characters too, but Korean ones not by their words.
+
+    >>> terms_of(["한국어 문장입니다"]), terms_of(["an English sentence"]), terms_of(["개발자를 찾습니다", "a Java developer"])
+    ('char', 'word', 'char')
     """
-    shares = script_shares(documents[:2000])
-    return "char" if next(iter(shares), "") in _WITHOUT_WORD_ENDINGS else "word"
+    scripts: Counter[str] = Counter()
+    for letter, n in Counter(chain.from_iterable(documents[:2000])).items():
+        scripts[script_of(letter)] += n
+    del scripts[""]  # no letters
+    n_without_words = sum(scripts[script] for script in _WITHOUT_WORDS)
+    return "char" if n_without_words and n_without_words >= _LEAST_SHARE * scripts.total() else "word"
 
 
 class Bm25:

@@ -13,7 +13,7 @@ from distill.errors import BadInput, JobFailed
 from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, check_unchanged, read_card, write_text
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
-from distill.metrics.standing import floor_of
+from distill.metrics.standing import floor_of, is_level_with_floor
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.schema import TokenTeacher
 from distill.recipe.token_teachers import TOKEN_TEACHERS
@@ -170,6 +170,7 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         "runtime": row["runtime"],
         "precision": row["precision"],
         "floor": floor["name"] if row.get("under_floor") and floor is not None else None,
+        "level_with": floor["name"] if floor is not None and is_level_with_floor(row, floor, result) else None,
         "problem": row.get("problem"),
         "kept": None if of_itself else (row.get("retention") or {}).get(metric),
         "metric": METRIC_NAMES.get(metric),

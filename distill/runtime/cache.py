@@ -1,13 +1,15 @@
 """The user's cache folder: compiled graphs, and the settings that were measured to be fastest.
 
-`$MATCHDISTILL_CACHE` names it ("off" disables it); otherwise it is `matchdistill` in the user's cache folder. It is
-never the model's own folder, which may be read-only, shared by different machines, or hashed. If the cache cannot be
-read or written, everything works without it: a cache saves time and changes no result.
+`$MATCHDISTILL_CACHE` names it ("off" disables it); otherwise it is `matchdistill` in the user's cache folder. Compiled
+graphs are never in the model's own folder, which may be read-only, shared by different machines, or hashed. Measured
+settings are stored beside the model, and here only if its folder is read-only (`distill.runtime.settings`). If the cache
+cannot be read or written, everything works without it: a cache saves time and changes no result.
 
-An entry is a folder, named by the hash of everything that it depends on, including a graph's content (SHA-256: 1.4 GB/s
+A compiled graph is an entry: a folder, named by the hash of everything that it depends on, including a graph's content (SHA-256: 1.4 GB/s
 if the CPU has instructions for it, else a third of that). It is written under a temporary name and renamed: of two
 processes that start together, each writes its own folder and one of them is kept. An entry contains checksums, and is
-made anew if they do not match. Entries that were not used for a month are removed when a new one is written.
+made anew if they do not match. Entries that were not used for a month are removed when a new one is written. Settings
+are small files, and stay; so do embeddings that were paid for (`distill.scorers.opening`).
 """
 
 import hashlib

@@ -28,6 +28,8 @@ __all__ = [
     "read_settings",
     "read_speeds",
     "settings_key",
+    "settings_path",
+    "speeds_path",
     "store_settings",
     "store_speeds",
 ]
@@ -157,6 +159,20 @@ def store_speeds(folder: Path, key: str, speeds: Sequence[Speed]) -> Path:
     :raises BadInput: if neither the folder nor the cache can be written
     """
     return _store(folder, "speeds", key, {"speeds": [asdict(speed) for speed in speeds]})
+
+
+def settings_path(files: ModelFiles, key: str) -> Path | None:
+    """Return the file that holds the settings of a key; None if there is none."""
+    return _stored_path(files.folder, "tuning", key)
+
+
+def speeds_path(folder: Path, key: str) -> Path | None:
+    """Return the file that holds the speeds of the exports in a folder; None if there is none."""
+    return _stored_path(folder, "speeds", key)
+
+
+def _stored_path(folder: Path, what: str, key: str) -> Path | None:
+    return next((path for path in _places(folder, what, key) if path.is_file()), None)
 
 
 def _store(folder: Path, what: str, key: str, value: Any) -> Path:

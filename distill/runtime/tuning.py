@@ -16,6 +16,7 @@ is also run in the other of bf16 and fp32. That result is shown but never chosen
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,19 @@ from distill.models.files import ModelFiles, Precision, Runtime
 from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import ANY_LENGTH, Engine, open_graph
 from distill.runtime.fastest import ExportFolder, Found, speeds_key
-from distill.runtime.settings import Mode, RunSettings, Speed, read_settings, settings_key, store_settings, store_speeds
+from distill.runtime.settings import (
+    Mode,
+    RunSettings,
+    Speed,
+    read_settings,
+    settings_key,
+    settings_path,
+    speeds_path,
+    store_settings,
+    store_speeds,
+)
 
-__all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measure_precisions", "tune"]
+__all__ = ["Measured", "alone", "compare_precisions", "fastest_settings", "measure_precisions", "stored_files", "tune"]
 
 Measured = list[dict[str, Any]]
 _BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
@@ -93,7 +104,7 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
 
     :raises BadInput: if there are no graphs to compare
     """
-    graphs = [graph for graph in found.exports if graph.runtime != "numpy"]
+    graphs = _graphs(found)
     if not graphs:
         raise BadInput(f"{found.folder} holds no graph; there is nothing to tune")
     for graph in graphs:
@@ -103,6 +114,18 @@ def compare_precisions(found: Found, n_threads: int, *, seconds: float = 15.0) -
     if len(graphs) > 1:
         store_speeds(found.folder, speeds_key(graphs, n_threads), speeds)
     return speeds
+
+
+def stored_files(found: Found, n_threads: int) -> list[Path]:
+    """Return the files that hold the settings of a student's exports, and their speeds beside each other."""
+    graphs = _graphs(found)
+    paths = [settings_path(graph.files, settings_key(graph.files, graph.runtime, None, n_threads)) for graph in graphs]
+    paths.append(speeds_path(found.folder, speeds_key(graphs, n_threads)))
+    return [path for path in paths if path is not None]
+
+
+def _graphs(found: Found) -> list[ExportFolder]:
+    return [export for export in found.exports if export.runtime != "numpy"]
 
 
 def alone(files: ModelFiles, runtime: Runtime, n_threads: int) -> Found:

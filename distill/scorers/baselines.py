@@ -49,6 +49,7 @@ __getattr__ = moved_names(__name__)
 
 _VOCABULARY, _IDF = "vocabulary.json", "idf.npy"
 _PAIRS_AT_ONCE = 4096
+_OTHER_SCRIPTS = 0.5  # difference of a script's shares above which validation does not predict the evaluation
 _MOST_UNPAIRED = 100_000  # texts without labels; more would change the frequencies little
 _FLOORS: tuple[tuple[Literal["word", "char", "char_wb"], tuple[int, int]], ...] = (
     ("word", (1, 1)),
@@ -181,20 +182,13 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
 
     Words alone are too weak a baseline for Korean: on KorSTS words reach a Spearman of .565, characters 1 to 3 of .742.
     If the validation pairs cannot be ranked (no labels, or all labels equal), words are chosen and all values are None.
-    If most evaluation texts are in another script than the validation texts, validation does not predict the
-    evaluation: characters 1 to 3 are chosen, and no values are returned.
+    If the share of some script among the evaluation texts differs by more than a half from that among the validation
+    texts, validation does not predict the evaluation: characters 1 to 3 are chosen, and no values are returned.
 
     :param texts: the texts that TF-IDF is fitted on
     """
-    scripts = [
-        next(iter(script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])), "")
-        for pairs in (split.validation, split.evaluation)
-        if len(pairs)
-    ]
-    if len(set(scripts)) == 2:
-        log.info(
-            "TF-IDF counts characters 1–3: evaluation is in %s, validation in %s", *(s.lower() for s in scripts[::-1])
-        )
+    if (scripts := _other_scripts(split)) is not None:
+        log.info("TF-IDF counts characters 1–3: %s", scripts)
         return TfIdf(analyzer="char", ngrams=(1, 3)), {}
     validation = split.validation
     from distill.training.trainset import validation_value  # imported here because it imports torch
@@ -208,6 +202,24 @@ def choose_tfidf(texts: Sequence[str], split: Split) -> tuple[TfIdf, dict[str, f
     best = max(range(len(_FLOORS)), key=lambda place: or_least(values[place]))  # the first of equal ones
     names = [f"{analyzer} {ngrams[0]}–{ngrams[1]}" for analyzer, ngrams in _FLOORS]
     return TfIdf(analyzer=_FLOORS[best][0], ngrams=_FLOORS[best][1]), dict(zip(names, values, strict=True))
+
+
+def _other_scripts(split: Split) -> str | None:
+    """Return in words how the scripts of evaluation and validation differ; None if they are alike, or a part is empty."""
+    if not len(split.validation) or not len(split.evaluation):
+        return None
+    validation, evaluation = (
+        script_shares([*pairs.queries[:1000], *pairs.documents[:1000]])
+        for pairs in (split.validation, split.evaluation)
+    )
+    differences = {
+        script: evaluation.get(script, 0.0) - validation.get(script, 0.0) for script in {**evaluation, **validation}
+    }
+    script = max(differences, key=lambda name: abs(differences[name]))  # the first of equal ones: one of the evaluation
+    if abs(differences[script]) <= _OTHER_SCRIPTS:
+        return None
+    shares = (evaluation.get(script, 0.0), validation.get(script, 0.0))
+    return f"{shares[0]:.0%} of the evaluation texts are in {script.lower()}, of the validation texts {shares[1]:.0%}"
 
 
 def tfidf_cosines(settings: TfIdf, texts: Sequence[str], *parts: Pairs) -> list[np.ndarray]:

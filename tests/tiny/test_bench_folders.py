@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
+from distill.evaluation import compare_folders
+from distill.evaluation.benchmark import _UNMEASURED
 from distill.evaluation.compare_folders import FolderMeasuring, bench_folders
 from distill.evaluation.latency import LoadSettings
 from distill.recipe.schema import Benchmark
@@ -86,3 +89,17 @@ def test_a_second_folder_that_cannot_be_opened_is_refused_before_anything_is_sco
     with pytest.raises(BadInput, match="second cannot be loaded"):
         bench_folders([bert_bi, second], Pairs(["a"], ["b"], None), tmp_path / "out", measuring=measuring)
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_are_all_alike_are_said_in_console_and_report(bert_bi, tmp_path, monkeypatch, caplog):
+    """Every label was 1, and the main column silently became another one."""
+    monkeypatch.setattr(compare_folders, "measure_rows", lambda rows, *_, **__: {row.name: _UNMEASURED for row in rows})
+    monkeypatch.setattr(compare_folders, "_first_score", lambda *_: {})
+    pairs = Pairs(["a", "b", "c"], ["d", "e", "f"], np.ones(3, dtype=np.float32))
+    measuring = FolderMeasuring(Benchmark(bootstrap=20), LoadSettings())
+    result = bench_folders([bert_bi], pairs, tmp_path / "out", measuring=measuring)
+    alike, few = result["notes"]
+    assert alike.startswith("All labels are 1, so no ranking can be measured. Ablation MSE is shown instead")
+    assert few.startswith("Intervals of so few pairs (3,")
+    assert {alike, few} <= set(caplog.messages)
+    assert "no ranking can be measured" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

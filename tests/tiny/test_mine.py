@@ -47,6 +47,7 @@ def test_by_bm25_the_own_document_and_the_own_text_are_left_out(tmp_path):
     assert ("bus driver from busan", "bus driver from seoul") in found
     assert mined.counts["documents"] == 12 and mined.counts["repeated documents"] == 1
     assert mined.counts["drawn"] == len(rows) - 10
+    assert not any("teacher" in name for name in mined.counts)  # there is none
     # the other city of the same trade is found early, a text without a common term never
     of_nurse = {row["document"]: row["rank"] for row in rows[10:] if row["query"] == "night nurse from seoul"}
     assert of_nurse["we look for a night nurse in busan"] <= 3 and "쉬는 날" not in of_nurse

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,7 +227,10 @@ def test_tune_on_the_command_line_and_when_loading(folder, cache, capsys, monkey
     assert load(folder, n_threads=2, tune=True).settings is not None
     assert len(list(folder.glob(".tuning-*.json"))) == 2
     assert main(["tune", str(folder), "--threads", "1", "--seconds", "0.1"]) == 0
-    assert "tokens/s" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    (stored,) = printed["stored_in"]
+    assert Path(stored).parent == folder and Path(stored).is_file()
+    assert "tokens/s" in shown and f"stored in {stored}\n" in shown
 
 
 def test_a_torch_model_has_nothing_to_tune(bert_bi, capsys):

@@ -172,7 +172,38 @@ def test_characters_are_taken_where_validation_is_in_another_script(caplog):
     with caplog.at_level("INFO"):
         settings, values = choose_tfidf(["a nurse", "간호사"], Split(english, english, korean))
     assert (settings.analyzer, settings.ngrams, values) == ("char", (1, 3), {})
-    assert "characters 1–3: evaluation is in hangul, validation in latin" in caplog.text
+    assert "characters 1–3: 100% of the evaluation texts are in hangul, of the validation texts 0%" in caplog.text
+
+
+@pytest.mark.parametrize("n_korean", [49, 51])
+def test_a_few_texts_more_of_one_script_are_no_other_script(n_korean, caplog):
+    """Of 51 % Latin and 49 % Korean texts, the more frequent script of each part was a coin toss."""
+    from distill.data.pairs import Pairs, Split
+    from distill.scorers.baselines import choose_tfidf
+
+    def mixed(n):
+        texts = ["간호사를 찾습니다"] * n + ["a nurse is wanted"] * (100 - n)
+        return Pairs(texts, texts, (np.arange(100) % 2).astype(np.float32))
+
+    with caplog.at_level("INFO"):
+        _, values = choose_tfidf(
+            ["a nurse is wanted", "간호사를 찾습니다"], Split(mixed(50), mixed(50), mixed(n_korean))
+        )
+    assert values and "TF-IDF counts" not in caplog.text
+
+
+def test_the_note_on_terms_that_validation_could_not_choose_gives_the_reason(monkeypatch):
+    from types import SimpleNamespace
+
+    from distill.evaluation import benchmark
+    from distill.recipe.schema import TfIdf
+
+    monkeypatch.setattr(benchmark, "read_card", lambda _: SimpleNamespace(details={"validation": {}}))
+    recipe = SimpleNamespace(benchmark=SimpleNamespace(baselines={"tfidf": TfIdf(fit="corpus")}))
+    (note,) = benchmark._floor_notes(SimpleNamespace(recipe=recipe, baseline=lambda name: name))
+    assert note == (
+        "tfidf counts characters 1–3: evaluation and validation are in different scripts, so validation cannot choose."
+    )
 
 
 def test_stored_scores_are_of_this_machine_and_this_opening(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from distill.scorers.cascade import CascadeScorer, CascadeSettings, fit_cascade
 from recipes import benchmark, cache_signals, export, score_embed, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
-from recipes.printing import print_parity, print_table
+from recipes.printing import print_parity, print_table, print_tuned
 from tests.conftest import ROOT, make_run, write_recipe
 
 PAIRS = [
@@ -917,3 +917,14 @@ class TestUnderALauncher:
         left = json.loads(error_file.read_text(encoding="utf-8"))["message"]["message"]
         assert left.startswith("Traceback")
         assert left.endswith("RuntimeError: a defect\n")
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_precision_without_a_gate_is_explained_below_the_table(judged, capsys):
+    """ "bf16 asked" and "no gate" stood in the table, and nothing said what they mean."""
+    speed = {"folder": "openvino-fp32", "precision": "bf16 asked", "tokens_per_s": 9.0, "p50_ms": 1.0, "judged": judged}
+    stored = ["exports/.speeds-1.json", "exports/openvino-fp32/.tuning-2.json"]
+    print_tuned({"precisions": [speed], "fastest": "openvino-fp32", "left_out": [], "stored_in": stored})
+    shown = capsys.readouterr().out
+    assert shown.endswith("".join(f"stored in {path}\n" for path in stored))
+    assert ("another precision than it was made for" in shown) == (not judged) == ("never chosen" in shown)

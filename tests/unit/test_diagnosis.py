@@ -236,6 +236,10 @@ def test_a_tokenizer_that_does_not_know_a_script_is_found():
     assert check_tokens("teacher t", known, [*english, *korean]) == []
     lacking = word_tokenizer(["the", "lamp", "stands", "here"])
     assert alarms(check_tokens("teacher t", lacking, [*english, *korean])) == [("problem", "language")]
+    few = [*english, *(f"{english[0]} {english[0]} lamp{number}" for number in range(20))]  # a word of 13
+    (found,) = check_tokens("teacher t", known, few)
+    assert (found.level, found.check) == ("warning", "language") and 0.02 < found.numbers["unknown"] < 0.2
+    assert "what they say is lost" in found.line
     jamo = sorted({letter for text in korean for letter in normalizers.NFD().normalize_str(text)})
     assert alarms(check_tokens("teacher t", word_tokenizer(jamo, normalizers.NFD()), korean)) == [
         ("warning", "language")

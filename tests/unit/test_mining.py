@@ -49,6 +49,13 @@ class TestBm25:
         assert rows.tolist() == [[0, -1]]
         assert Bm25(documents, terms="word").search(["개발자"], 2)[0].tolist() == [[-1, -1]]
 
+    def test_a_mixed_set_counts_characters_from_a_quarter_of_such_letters_on(self):
+        """Of 51 % English and 49 % Korean documents, words were counted, by which Korean ones are not found."""
+        assert terms_of(["개발자를 찾습니다"] * 49 + ["a Java developer"] * 51) == "char"
+        assert terms_of(["日本語のテキスト"] * 49 + ["two words"] * 51) == "char"
+        assert terms_of(["가나", "six letters of English"]) == "word"
+        assert terms_of(["2024", ""]) == "word"
+
     @pytest.mark.parametrize("terms", ["word", "char"])
     def test_unicode_forms_and_zero_width_characters_make_no_difference(self, terms):
         documents = ["서울 간호사 모집", "python 개발자 모집"]

@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
-from distill.evaluation.benchmark import _UNMEASURED, BenchmarkEntry, Scored, _comparisons, assemble, said_of_quality
+from distill.evaluation.benchmark import (
+    _UNMEASURED,
+    BenchmarkEntry,
+    Scored,
+    _comparisons,
+    assemble,
+    said_of_pairs,
+    said_of_quality,
+)
 from distill.metrics.measures import Bootstrap
 from distill.metrics.standing import is_broken, problem_of, with_standing
 from distill.report.content import BenchmarkResults
+from distill.report.model_card import _what
 from distill.report.words import headline, verdict, worth
 
 
@@ -89,7 +98,24 @@ def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes()
     assert "TF-IDF" not in headline(BenchmarkResults.of(unknown))
 
 
-def test_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
+@pytest.mark.parametrize(("high", "said"), [(0.003, "Not shown to be better than"), (-0.01, "Worse than")])
+def test_a_lower_value_is_worse_only_where_the_interval_of_the_difference_says_so(high, said):
+    """A report said both "Worse than TF-IDF: student" and "the interval includes 0: no difference shown"."""
+    rows = [*ROWS[1:3], row("student", "student", 0.751), row("tfidf", "baseline", 0.82, "tfidf")]
+    compared = {"name": "student − tfidf", "metric": "roc_auc", "value": -0.069, "low": -0.146, "high": high}
+    rows = with_standing(rows, None, "roc_auc", [compared])
+    result = {"rows": rows, "primary_metric": "roc_auc", "comparisons": [compared]}
+    (warning,) = said_of_quality(result)
+    assert warning.startswith(f"{said} tfidf") and "student" in warning
+    top = headline(BenchmarkResults.of(result))
+    assert f". {said} TF-IDF" in top and top.count("TF-IDF") == 1
+    assert ("no difference shown" in verdict(compared)) == (said != "Worse than")
+    student = {"parameters": 1, "size_mb": 1.0, "runtime": "torch", "precision": "fp32", **rows[2]}
+    card = _what(student, result)
+    assert (card["floor"], card["level_with"]) == (("tfidf", None) if said == "Worse than" else (None, "tfidf"))
+
+
+def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     labels = (np.arange(120) % 2).astype(np.float32)
     pairs = Pairs([f"q{i}" for i in range(120)], [f"d{i}" for i in range(120)], labels)
     strengths = {"teacher": 3.0, "student": 1.0, "int8": 1.0, "paragraphs": 1.0, "words": 0.2, "characters": 1.0}
@@ -101,8 +127,9 @@ def test_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
         scored[name] = Scored(scores, 1 / (1 + np.exp(-scores)), 1)
     speed = {name: {**_UNMEASURED, "kind": "tfidf"} for name in ("words", "characters")}
     result = assemble(rows, scored, speed, pairs, bootstrap=Bootstrap(100, 0), comparisons=_comparisons(rows))
-    with_floor = [one for one in result["comparisons"] if one["name"].startswith(("student − ", "int8 − "))]
-    assert [one["name"] for one in with_floor] == ["int8 − student", "student − characters", "int8 − characters"]
+    with_floor = [one for one in result["comparisons"] if one["name"].endswith(" − characters")]
+    assert [one["name"] for one in with_floor] == [f"{name} − characters" for name in ("teacher", "student", "int8")]
+    assert with_floor[0]["low"] > 0
     for one in with_floor[1:]:
         one |= {"low": -0.1, "high": 0.1}
     for row in result["rows"]:
@@ -111,6 +138,28 @@ def test_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     assert said.startswith("Not shown to be better than characters: student, int8.")
     other = {"name": "student − words", "metric": "roc_auc", "value": 0.0, "low": -0.1, "high": 0.1}
     assert said_of_quality({**result, "comparisons": [other]}) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "said"),
+    [
+        ([0.0, 1.0] * 5, "roc_auc", []),
+        (
+            [1.0] * 10,
+            "ablation_mse",
+            [
+                "All labels are 1, so no ranking can be measured. Ablation MSE is shown instead: "
+                "the mean squared difference of scores in [0, 1] and labels, where lower is better."
+            ],
+        ),
+        ([0.0, 1.0], "roc_auc", ["Intervals of so few pairs (2, fewer than 10) say nothing."]),
+    ],
+)
+def test_pairs_that_measure_little_are_said_and_logged(labels, metric, said, caplog):
+    """With labels all alike the main column silently became another one; one pair had an interval of no width."""
+    texts = [f"text {i}" for i in range(len(labels))]
+    assert said_of_pairs(Pairs(texts, texts, np.array(labels, dtype=np.float32)), metric) == said
+    assert caplog.messages == said
 
 
 @pytest.mark.parametrize(
