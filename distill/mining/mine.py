@@ -42,7 +42,7 @@ __all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "
 log = logging.getLogger(__name__)
 _SHOWN = {"false_negatives": "limits on scores"}  # what messages call a setting
 _PAIRS, _CARD = "pairs.jsonl", "card.json"
-_DIGEST = "pairs.jsonl sha256"  # key in the card
+_DIGEST = "pairs_sha256"  # key in the card
 _COLUMNS: Mapping[str, type] = {
     "query": str,
     "document": str,
