@@ -10,6 +10,7 @@ __all__ = [
     "NO_LETTERS",
     "Sources",
     "kept_scripts",
+    "letter_shares",
     "letters_of",
     "main_script",
     "names_of",
@@ -63,13 +64,22 @@ def kept_scripts(sources: Sources) -> list[str]:
     """Return the scripts with at least a hundredth of the letters in some source."""
     found = set()
     for texts in sources.values():
-        letters = Counter(chain.from_iterable(texts))
-        scripts: Counter[str] = Counter()
-        for letter, n in letters.items():
-            scripts[script_of(letter)] += n
-        n_letters = sum(scripts.values()) - scripts.pop("", 0)
-        found |= {script for script, n in scripts.items() if n >= _LEAST_SCRIPT_SHARE * n_letters}
+        found |= {script for script, share in letter_shares(texts).items() if share >= _LEAST_SCRIPT_SHARE}
     return sorted(found)
+
+
+def letter_shares(texts: Iterable[str]) -> dict[str, float]:
+    """Return the share of all letters in each script; {} for texts without letters.
+
+    >>> letter_shares(["C++ 개발자", "2024"])
+    {'LATIN': 0.25, 'HANGUL': 0.75}
+    """
+    scripts: Counter[str] = Counter()
+    for letter, n in Counter(chain.from_iterable(texts)).items():
+        scripts[script_of(letter)] += n
+    del scripts[""]
+    n_letters = scripts.total()
+    return {script: n / n_letters for script, n in scripts.items()}
 
 
 def main_script(text: str) -> str:

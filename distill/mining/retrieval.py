@@ -1,14 +1,12 @@
 """Exact BM25 retrieval: for each query the documents with the highest scores."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
-from distill.data.scripts import script_of
+from distill.data.scripts import letter_shares
 from distill.data.splitting import text_key
 from distill.progress import progress
 from distill.runtime.vectors import top_rows
@@ -31,12 +29,8 @@ def terms_of(documents: Sequence[str]) -> Terms:
     >>> terms_of(["한국어 문장입니다"]), terms_of(["an English sentence"]), terms_of(["개발자를 찾습니다", "a Java developer"])
     ('char', 'word', 'char')
     """
-    scripts: Counter[str] = Counter()
-    for letter, n in Counter(chain.from_iterable(documents[:2000])).items():
-        scripts[script_of(letter)] += n
-    del scripts[""]  # no letters
-    n_without_words = sum(scripts[script] for script in _WITHOUT_WORDS)
-    return "char" if n_without_words and n_without_words >= _LEAST_SHARE * scripts.total() else "word"
+    shares = letter_shares(documents[:2000])
+    return "char" if sum(shares.get(script, 0.0) for script in _WITHOUT_WORDS) >= _LEAST_SHARE else "word"
 
 
 class Bm25:
