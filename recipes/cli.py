@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from recipes import _stages
-from recipes._empty_paths import refusing_empty_paths
+from recipes._arguments import refuse_empty_arguments
 from recipes._help import with_help_of_arguments
 from recipes._launch import guarded, join_processes, launch, set_up_messages
 
@@ -912,7 +912,7 @@ def _print_parity(recipe: str, overrides: list[str] | None, as_json: bool) -> No
 
 def command() -> Any:
     """Return the command line as click sees it."""
-    return refusing_empty_paths(with_help_of_arguments(app))
+    return with_help_of_arguments(app)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -922,6 +922,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         nonlocal code
+        refuse_empty_arguments(sys.argv[1:] if argv is None else argv)
         code = command()(args=argv, prog_name="distill", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C, without a word
             raise KeyboardInterrupt

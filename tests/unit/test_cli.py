@@ -306,9 +306,12 @@ class TestScore:
         assert f"{tmp_path / 'no'} is no folder; make it first, or name another output" in err
 
     def test_an_empty_path_is_not_the_current_folder(self, call, pairs_file, tmp_path):
-        code, out, err = call("score", "", pairs_file, "-o", tmp_path / "scores.tsv")
-        assert (code, out) == (2, "")
-        assert err == "error: Invalid value for 'MODEL': the path is empty; see distill score --help\n"
+        for command in (("score", "", pairs_file), ("trim", "", tmp_path / "small")):
+            code, out, err = call(*command, "-o", tmp_path / "scores.tsv")
+            assert (code, out) == (2, "")
+            assert (
+                err == "error: argument 2 is empty; a path or a name is expected there (is a shell variable not set?)\n"
+            )
 
     def test_changed_settings_are_said_once(self, call, cross_folder, pairs_file, tmp_path):
         shutil.copytree(cross_folder, tmp_path / "model")
