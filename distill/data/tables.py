@@ -1,4 +1,6 @@
-"""Read tables and texts: all commands and recipes find, decode, parse and check their files only here.
+"""Read columns and texts of files: all commands and recipes find their files and check their values only here.
+
+Rows, encodings and headers are those of `distill.data.table_rows`.
 
     recipe data · score · embed · prepare · trim --texts · index-quality · unlabelled and parallel texts
       ──▶ locate ──▶ read_columns ──▶ values as written ──▶ as_text: a text, or the reason why it is none

@@ -59,6 +59,15 @@ class FalseNegatives:
         limits: np.ndarray = np.min(found, axis=0)
         return np.where(np.isinf(limits) & self.is_set, -np.inf, limits)
 
+    def taken_for_answers(self, scores: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """Return which candidates are left out, because they score as high as the limit of their query or higher.
+
+        *Shape:* scores: (n_queries, n_candidates), NaN is not judged; limits: (n_queries,) of `limits` → as scores, bool
+        """
+        with np.errstate(invalid="ignore"):
+            taken: np.ndarray = (scores >= limits[:, None]) & ~np.isneginf(limits)[:, None]
+        return taken
+
 
 @dataclass(frozen=True)
 class RankStratum:

@@ -277,10 +277,8 @@ def _mined(
         lowest = _lowest(values[len(candidate_places) :], query_numbers[positives], len(queries))
         limits = settings.false_negatives.limits(lowest)
     without_limit = np.isneginf(limits)  # for these queries it is unknown which candidates are answers
-    judged = ~excluded & ~without_limit[:, None]
-    with np.errstate(invalid="ignore"):
-        taken_for_answers = judged & (scores >= limits[:, None])
-    allowed = judged & ~taken_for_answers
+    taken_for_answers = ~excluded & settings.false_negatives.taken_for_answers(scores, limits)
+    allowed = ~excluded & ~without_limit[:, None] & ~taken_for_answers
     drawn = draw_candidates(allowed, settings.strata, settings.seed)
     wanted = sum(stratum.number for stratum in settings.strata)
     counts: dict[str, Any] = {

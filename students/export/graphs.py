@@ -1,8 +1,4 @@
-"""The graphs of an export: traced, quantized and written into a folder, in OpenVINO or ONNX.
-
-int8 always leaves in float: products of two activations (attention), where both sides have 8 bits and CPUs without VNNI
-overflow, and the layers after pooling.
-"""
+"""The graphs of an export: traced, quantized and written into a folder, in OpenVINO or ONNX."""
 
 import re
 from collections.abc import Sequence
@@ -10,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import BadInput
 from distill.graphs.onnx import write_onnx
 from distill.graphs.openvino import Traced, pin_precision, save_graph, trace
 from distill.recipe.schema import ExportPrecision
 from students.export.calibration import Sample
+from students.export.float_layers import FFN_DOWN, behind_pooling, kept_nodes, of_two_activations
 from students.export.quantize_onnx import quantize_dynamic, quantize_static
 from students.export.quantize_openvino import quantize
-from students.export.search import FFN_DOWN
-from students.export.weights import compress_to_int4, compress_to_int8, constant_of, named_inputs
+from students.export.weights import compress_to_int4, compress_to_int8, named_inputs
 
-__all__ = ["Quantization", "behind_pooling", "kept_nodes", "write_onnx_graph", "write_openvino_graph"]
+__all__ = ["Quantization", "write_onnx_graph", "write_openvino_graph"]
 
 
 @dataclass(frozen=True)
@@ -78,30 +73,11 @@ def write_onnx_graph(source: Path, folder: Path, quantization: Quantization) -> 
 def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
     """Quantize in place; return the names of the matrix products kept in float."""
     kept = kept_nodes(traced.model, quantization.keep_float)
-    ignored = sorted({*kept, *behind_pooling(traced.model), *_of_two_activations(traced.model)})
+    ignored = sorted({*kept, *behind_pooling(traced.model), *of_two_activations(traced.model)})
     inputs = named_inputs(traced.model, quantization.sample)
     alpha, overflow_safe = quantization.smooth_quant_alpha, quantization.overflow_safe
     quantize(traced, inputs, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
     return kept
-
-
-def behind_pooling(graph: Any) -> list[str]:
-    """Return the matrix products after pooling (Dense layers and score): one vector per text, not per token."""
-    return [
-        node.get_friendly_name()
-        for node in graph.get_ops()
-        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() == 2
-    ]
-
-
-def _of_two_activations(graph: Any) -> list[str]:
-    """Return the matrix products without a weight: those of attention, unless it is one fused operation."""
-    return [
-        node.get_friendly_name()
-        for node in graph.get_ops()
-        if node.get_type_name() == "MatMul"
-        and not any(constant_of(node.input_value(side).get_node()) for side in (0, 1))
-    ]
 
 
 def _number_nodes(graph: Any) -> None:
@@ -110,20 +86,3 @@ def _number_nodes(graph: Any) -> None:
     for place, node in enumerate(graph.get_ordered_ops()):
         if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}_{place}")
-
-
-def kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
-    """Return the names of the matrix products that match, sorted.
-
-    :raises BadInput: for a caller's pattern that matches nothing, because a typo would silently cost quality.
-    """
-    names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
-    if keep_float == "ffn_down":
-        return [name for name in names if any(re.search(pattern, name) for pattern in FFN_DOWN)]
-    kept: set[str] = set()
-    for pattern in keep_float or ():
-        found = {name for name in names if re.search(pattern, name)}
-        if not found:
-            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {', '.join(names[:3])} …")
-        kept |= found
-    return sorted(kept)

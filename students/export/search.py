@@ -20,15 +20,9 @@ from students.export.arithmetic import SAFE_CODE
 from students.export.calibration import Sample, show_linear_inputs
 from students.export.gate import ParityReport, Thresholds
 
-__all__ = ["FFN_DOWN", "Trial", "fewest_float_layers", "layer_errors"]
+__all__ = ["Trial", "fewest_float_layers", "layer_errors"]
 
 log = logging.getLogger(__name__)
-FFN_DOWN = (
-    r"layer[s.]*\.\d+\.output\.dense",  # BERT, RoBERTa, XLM-R, ELECTRA, DeBERTa, MPNet; not attention.output.dense
-    r"layers?\.\d+\.ffn\.lin2",  # DistilBERT
-    r"layers\.\d+\.mlp\.Wo",  # ModernBERT
-    r"layers\.\d+\.mlp\.down_proj",  # decoders used as encoders
-)
 ALPHAS = (0.5, 0.7, 0.3, 0.95)  # of SmoothQuant, the default first; the search continues with the best one
 _N_ERROR_INPUTS = 24  # on which the error of each layer is measured, over all lengths
 

@@ -12,7 +12,6 @@ other layers, too; ONNX does not, and what is simulated is to hold in both.
 A simulated layer has the parameters and the state of the layer it stands for: what is saved is an ordinary model.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,10 +21,10 @@ from torch.nn import functional
 
 from students.export.arithmetic import SAFE_CODE
 from students.export.calibration import Sample, show_linear_inputs
+from students.export.float_layers import stays_float
 from students.export.quantize_onnx import smooth_scale
-from students.export.search import FFN_DOWN
 
-__all__ = ["Int8Linear", "rounded", "simulate_int8", "stays_float"]
+__all__ = ["Int8Linear", "rounded", "simulate_int8"]
 
 _LEAST = 1e-12
 
@@ -80,21 +79,6 @@ class Int8Linear(nn.Linear):
         result = products * (scale.squeeze(1) * self.step)
         result = result if self.bias is None else result + self.bias
         return result.to(products.dtype)
-
-
-def stays_float(name: str, keep_float: Sequence[str] | Literal["ffn_down", "search"] | None) -> bool:
-    """Tell whether an export leaves a linear layer of the transformer out of int8.
-
-    :param name: of the layer in the transformer; patterns are searched in what the nodes of either graph are called
-
-    >>> stays_float("encoder.layer.0.output.dense", "ffn_down"), stays_float("encoder.layer.0.output.dense", "search")
-    (True, False)
-    """
-    if keep_float is None or keep_float == "search":
-        return False
-    nodes = (f"__module.transformer.model.{name}/aten::linear/MatMul", f"transformer.{name}.MatMul")
-    patterns = FFN_DOWN if keep_float == "ffn_down" else keep_float
-    return any(re.search(pattern, node) for pattern in patterns for node in nodes)
 
 
 def simulate_int8(

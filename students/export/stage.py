@@ -53,6 +53,7 @@ from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibrate import calibrate_export
 from students.export.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
 from students.export.calibration import Sample, as_read, calibration_inputs
+from students.export.float_layers import FFN_DOWN
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
@@ -65,7 +66,7 @@ from students.export.gate import (
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
 from students.export.recovery import from_first_process, recover_student
-from students.export.search import FFN_DOWN, Trial, fewest_float_layers, layer_errors
+from students.export.search import Trial, fewest_float_layers, layer_errors
 from students.export.weights import MOST_INPUTS, shrink
 
 __all__ = [

@@ -15,8 +15,8 @@ from distill.runtime.opening import load
 from students.export import graphs as export_graphs
 from students.export import stage as export
 from students.export.calibration import rows_over_lengths
+from students.export.float_layers import kept_nodes
 from students.export.gate import DEFAULT_THRESHOLDS, Thresholds
-from students.export.graphs import kept_nodes
 from students.export.stage import export_openvino
 from tests.tiny.conftest import SENTENCES
 

@@ -21,7 +21,7 @@ from distill.runtime.opening import load
 from students.export import graphs as export_graphs
 from students.export import layouts, weights
 from students.export.arithmetic import greatest_code
-from students.export.graphs import behind_pooling, kept_nodes
+from students.export.float_layers import behind_pooling, kept_nodes
 from students.export.layouts import TOOLS, write_layout
 from students.export.stage import DEFAULT_THRESHOLDS, FFN_DOWN, Thresholds, export_model
 from tests.conftest import ROOT, make_run

@@ -14,8 +14,9 @@ from distill.models.modeling import load_model, save_model, transformer_of
 from distill.recipe.objectives import EmbeddingMatch
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Objectives, Recover
+from students.export.float_layers import stays_float
 from students.export.recovery import RecoveryStep
-from students.export.simulation import Int8Linear, rounded, simulate_int8, stays_float
+from students.export.simulation import Int8Linear, rounded, simulate_int8
 from students.export.stage import export_student
 from students.train import train_student
 from tests.conftest import BI_TEACHER, make_run, write_recipe
