@@ -944,6 +944,9 @@ def main(argv: list[str] | None = None) -> int:
 def _click_message(error: Any) -> str:
     """Return click's message on a wrong option or argument, and where the accepted ones are listed."""
     message = error.format_message().rstrip(".").replace("is not a valid integer range", "is not a whole number")
+    message = message.replace(
+        "Input should be a valid integer, unable to parse string as an integer", "it is not a whole number"
+    )
     context = getattr(error, "ctx", None)
     return f"{message}; see {'distill' if context is None else context.command_path} --help"
 

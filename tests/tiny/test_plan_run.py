@@ -11,6 +11,8 @@ from distill.recipe.reading import load_recipe
 from distill.recipe.schema import FreshBackbone
 from distill.runtime import opening
 from recipes.cli import main
+from students.cut.depth import cut_config
+from students.cut.structure import can_be_read
 from students.plan import search_shapes as planner
 from students.plan.cost_model import Shape
 from students.plan.shapes import Candidates, shaped
@@ -92,8 +94,10 @@ def test_a_shape_is_the_model_that_it_describes(tmp_path):
 
 @pytest.mark.parametrize("plan", [{}, {"vocabulary": 180}])
 def test_layers_that_cannot_be_read_again_are_left_out(plan, tmp_path, caplog):
-    """The first layer of a ModernBERT alone is global, and transformers refuses a config of global layers alone."""
+    """The first layer of a ModernBERT alone is global, and transformers 5.5 refuses a config of global layers alone."""
     folder = build_family(tmp_path / "modernbert", "modernbert", "bi_encoder")
+    if can_be_read(cut_config(transformer_of(load_model(folder)).config, [0])):
+        pytest.skip("this version of transformers reads a ModernBERT of global layers alone")
     student = {"kind": "bi_encoder", "backbone": str(folder), "layers": None}
     candidates = Candidates(make_run(tmp_path / "run", student=student, plan=plan), tmp_path)
     (shape,) = candidates.shapes()

@@ -12,9 +12,9 @@ from distill.models.layers import layer_stack
 from distill.models.modeling import build_model, load_model, quiet, save_model, transformer_of
 from distill.recipe.schema import FreshBackbone, LayerChoice, Width
 from students import build_student
-from students.cut.depth import choose_layers, keep_layers, layers_by_importance
+from students.cut.depth import choose_layers, cut_config, keep_layers, layers_by_importance
 from students.cut.importance import head_and_neuron_importance, output_change, outputs, pair_batches
-from students.cut.structure import MODEL_TYPES, check_order, find_layers
+from students.cut.structure import MODEL_TYPES, can_be_read, check_order, find_layers
 from students.cut.width import best, narrow
 from teachers import train_teachers
 from tests.conftest import BI_TEACHER
@@ -201,8 +201,10 @@ class TestDepth:
         assert kept[0] == 0
 
     def test_a_config_that_cannot_be_read_again_is_refused(self, folders):
-        """A ModernBERT of global layers alone: transformers saves it, and refuses it when it is loaded."""
+        """A ModernBERT of global layers alone: transformers 5.5 saves it, and refuses it when it is loaded."""
         model = build_model("bi_encoder", folders("modernbert"), max_length=64)
+        if can_be_read(cut_config(transformer_of(model).config, [0])):
+            pytest.skip("this version of transformers reads a ModernBERT of global layers alone")
         for layers in ([0], [0, 3]):
             with pytest.raises(BadInput, match="of the kind full_attention, keep one of another kind too"):
                 keep_layers(transformer_of(model), layers)

@@ -288,7 +288,7 @@ class TestScore:
                 'holds no openvino/openvino_model.xml; export it, or load it with runtime="torch" (--runtime torch of a command)',
             ),
             (["--max-length", "5000"], "max_length 5000 is more than the 96 positions of the model"),
-            (["--max-length", "x"], "'x' is not a whole number; see distill score --help"),
+            (["--max-length", "x"], "is not a whole number; see distill score --help"),
             (["--document-column", "query"], "column 'query' is named for both sides"),
             (["--allow-host", "example.org"], "runs here and asks no host; leave them out"),
         ],
