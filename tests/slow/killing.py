@@ -64,7 +64,7 @@ STAGES = {
     ),
     "export": Stage(
         ("exports", "teacher_exports"),
-        ("control: /", "control is finished"),
+        ("/control, validation ", "/control is finished"),
         "teacher_exports/cross/openvino-fp32: ",
         0.15,
         goes_on=False,
