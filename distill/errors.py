@@ -21,6 +21,8 @@ __all__ = [
     "JobFailed",
     "MatchDistillError",
     "Terminated",
+    "causes",
+    "full_disk_in",
     "is_full_disk",
     "loading",
     "missing_package",
@@ -91,13 +93,27 @@ def is_full_disk(error: BaseException) -> bool:
     >>> is_full_disk(RuntimeError("basic_ios::clear: iostream error")), is_full_disk(RuntimeError("no such operator"))
     (True, False)
     """
+    return full_disk_in(error) is not None
+
+
+def full_disk_in(error: BaseException) -> BaseException | None:
+    """Return the error of a full disk: the given one, or one that it was raised from or during; None if there is none."""
+    return next(filter(_says_full, causes(error)), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then those that it was raised from or during, the latest first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _says_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return True
     said = str(error)
-    if os.strerror(errno.ENOSPC) in said or any(words in said for words in _CANNOT_WRITE):
-        return True
-    earlier = error.__cause__ or error.__context__
-    return earlier is not None and is_full_disk(earlier)
+    return os.strerror(errno.ENOSPC) in said or any(words in said for words in _CANNOT_WRITE)
 
 
 def missing_package(error: ImportError) -> BadInput | None:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.errors import FULL_DISK, BadInput, MatchDistillError, is_full_disk, missing_package
+from distill.errors import FULL_DISK, BadInput, MatchDistillError, causes, full_disk_in, missing_package
 from distill.machine.termination import ended_in_order
 from distill.wording import printable
 
@@ -141,14 +141,17 @@ def _is_first() -> bool:
 
 def _disk_trouble(error: BaseException) -> str | None:
     """Return a message with advice for an error of the disk; None for any other error."""
-    place = getattr(error, "filename", None) or "the disk"
-    if is_full_disk(error):
-        number = error.errno if isinstance(error, OSError) and error.errno in FULL_DISK else errno.ENOSPC
-        return f"{os.strerror(number)}: {place}; nothing finished was lost, make room"
-    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
-        return f"{os.strerror(error.errno)}: {place}; nothing finished was lost, allow it or name another place"
-    earlier = error.__cause__ or error.__context__
-    return None if earlier is None else _disk_trouble(earlier)
+    if (full := full_disk_in(error)) is not None:
+        number = full.errno if isinstance(full, OSError) and full.errno in FULL_DISK else errno.ENOSPC
+        return f"{os.strerror(number)}: {_place(full)}; nothing finished was lost, make room"
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in _FORBIDDEN:
+            return f"{os.strerror(cause.errno)}: {_place(cause)}; nothing finished was lost, allow it or name another place"
+    return None
+
+
+def _place(error: BaseException) -> str:
+    return str(getattr(error, "filename", None) or "the disk")
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:

@@ -46,7 +46,7 @@ from distill.data.tables import (
 )
 from distill.errors import BadInput
 from distill.files.hashing import texts_digest
-from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs
+from distill.recipe.schema import Columns, Data, Parallel, Resume, Unlabelled, UnlabelledPairs, is_label_range
 from distill.wording import counted
 
 __all__ = [
@@ -575,7 +575,7 @@ class PairReader:
 
     def __post_init__(self) -> None:
         low, high = self.label_range
-        if not (low < high and math.isfinite(high - low)):
+        if not is_label_range(low, high):
             raise BadInput(f"{self.option_names.label_range} is [{low:g}, {high:g}]; the lower end comes first")
 
     def blocks(self) -> Iterator[tuple[Pairs, dict[int, str]]]:
@@ -787,11 +787,12 @@ def load_labelled_pairs(data: Data, seed: int, held_out: set[str], notes: list[s
     files, section_name = [], "data.labelled_pairs"
     option_names = OptionNames(columns=f"{section_name}.columns", label_range=f"{section_name}.label_range")
     for section in data.labelled_pairs:
-        own = {"columns": section.columns, "label_range": section.label_range}
-        file_data = data.model_copy(
-            update={"max_pairs": section.max_pairs, **{name: value for name, value in own.items() if value is not None}}
-        )
-        pairs = _load_pairs(section.path, file_data, seed, notes, option_names)
+        own = {
+            "columns": section.columns or data.columns,
+            "label_range": section.label_range or data.label_range,
+            "max_pairs": section.max_pairs,
+        }
+        pairs = _load_pairs(section.path, data.model_copy(update=own), seed, notes, option_names)
         pairs = _without(pairs, held_out, notes, f"pairs of {section.path}", "validates or evaluates")
         if not len(pairs):
             raise BadInput(f"{section_name}: every pair of {section.path} holds a validation or evaluation text")

@@ -149,8 +149,8 @@ def mine(
             raise
         if _DIGEST not in card or card.get("settings") != settings_json:
             _write_pairs(folder, inputs, settings, mined)
-        digest = _digest(folder / _PAIRS)
-        write_json(folder / _CARD, {"settings": settings_json, "counts": mined.counts, _DIGEST: digest})
+            digest = _digest(folder / _PAIRS)
+            write_json(folder / _CARD, {"settings": settings_json, "counts": mined.counts, _DIGEST: digest})
     return mined
 
 

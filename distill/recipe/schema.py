@@ -131,6 +131,9 @@ __all__ = [
 ]
 
 
+_ONE_OR_SEVERAL = BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
+
+
 class Columns(Section):
     """The names of the columns in a table of pairs."""
 
@@ -271,13 +274,9 @@ class Data(Section):
     """Train on each query together with up to this many of its documents. None trains on single pairs."""
     unlabelled: tuple[Unlabelled, ...] = ()
     """Texts without pairs or labels, for objectives on embeddings (`embedding_match`, `rkd`, `similarity`, `cka`)."""
-    unlabelled_pairs: Annotated[
-        tuple[UnlabelledPairs, ...], BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
-    ] = ()
+    unlabelled_pairs: Annotated[tuple[UnlabelledPairs, ...], _ONE_OR_SEVERAL] = ()
     """Pairs without labels. Only the student learns from them, through the teachers' signals."""
-    labelled_pairs: Annotated[
-        tuple[LabelledPairs, ...], BeforeValidator(lambda value: (value,) if isinstance(value, Mapping) else value)
-    ] = ()
+    labelled_pairs: Annotated[tuple[LabelledPairs, ...], _ONE_OR_SEVERAL] = ()
     """Further files of labelled pairs to train on: teachers and control, and the student's objectives on labels, use them
     like the pairs of `train`."""
     labelled_share: Share | None = None
@@ -304,10 +303,19 @@ class Data(Section):
         return self
 
 
+def is_label_range(low: float, high: float) -> bool:
+    """Tell whether labels from low to high can be mapped to [0, 1].
+
+    >>> is_label_range(0, 5), is_label_range(1, 1), is_label_range(0, math.inf)
+    (True, False, False)
+    """
+    return low < high and math.isfinite(high - low)
+
+
 def check_label_range(label_range: tuple[float, float]) -> None:
     """Refuse a range that is not finite, or whose lower end does not come first."""
     low, high = label_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not is_label_range(low, high):
         raise ValueError(f"label_range is [{low}, {high}]; the lower end comes first")
 
 

@@ -1,9 +1,12 @@
 """Which matrix products of an int8 export stay in float.
 
-always        products of two activations (attention): both sides have 8 bits there, and CPUs without VNNI overflow
-the layers after pooling: one vector a text, so int8 would save nothing
-keep_float    "ffn_down": the feed-forward down-projections, whose inputs have outliers; or patterns of a recipe
-"search": as few as the gate needs (`students.export.search`)
+Always:
+
+* products of two activations (attention): both sides have 8 bits there, and CPUs without VNNI overflow;
+* the layers after pooling: they see one vector a text, so int8 would save nothing.
+
+By `keep_float`: the feed-forward down-projections, whose inputs have outliers ("ffn_down"); what patterns name; or as few as
+the gate needs ("search", see `students.export.search`).
 """
 
 import re

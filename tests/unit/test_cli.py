@@ -863,6 +863,16 @@ class TestDisk:
         assert guarded(work) == 1
         assert capsys.readouterr().err.startswith("error: No space left on device: ")
 
+    def test_the_file_is_named_that_an_earlier_error_names(self, capsys):
+        def work():
+            try:
+                raise OSError(28, "No space left on device", "/runs/x")
+            finally:
+                raise RuntimeError("unexpected pos 9664 vs 9556")
+
+        assert guarded(work) == 1
+        assert capsys.readouterr().err.startswith("error: No space left on device: /runs/x;")
+
     def test_a_thread_that_meets_it_first_is_silent_another_is_not(self, capsys, monkeypatch):
         heard = []
         monkeypatch.setattr(threading, "excepthook", heard.append)
