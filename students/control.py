@@ -1,7 +1,12 @@
 """The control: a student trained on labels alone, so that student − control is the gain from the teacher.
 
-    every label loss of the student's kind ──▶ a short trial each, judged on validation pairs ──▶ the best one in full
-      ──▶ as long as that is worse than its trial: in full again at a third of the learning rate, at most twice
+    every label loss of the student's kind ──▶ a short trial each, judged on validation pairs
+      ──▶ in full: the best one, and each that the validation pairs do not show to be worse
+      ──▶ as long as all are worse than the best trial: in full again at a third of its learning rate, at most twice
+
+A short trial often cannot tell the losses apart. In the quickstart all trials are near chance, and their order changes with
+the CPU: the loss that wins there ends between .85 and .93, depending on luck. A trial is shown to be worse if the 95 %
+interval of its difference to the best, drawn over the validation pairs, lies below 0.
 
 The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or
 listwise.
@@ -23,27 +28,34 @@ stages are tried.
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed, Terminated
+from distill.evaluation.benchmark import BenchmarkEntry, score_row
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card
+from distill.metrics.columns import ScoredColumns
+from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.recipe.checks import SOLE_LOSSES
 from distill.recipe.objectives import Term, by_labels_alone
 from distill.recipe.schema import Control, Labels, Objectives, SoleLoss, Training
 from distill.run import Run
 from distill.training.fitting import Job, fit
 from distill.training.learnable import unlearnable
-from distill.wording import label_loss_in_words, or_least, value_in_words, values_in_words
+from distill.wording import label_loss_in_words, or_least, value_in_words
+from students.asymmetric import index_teacher
 
 __all__ = ["MakeJob", "by_labels", "check_control", "control_run", "train_control"]
 
 log = logging.getLogger(__name__)
 _Loss = SoleLoss | Literal["recipe"]  # recipe: the recipe's own label terms
 _LEAST_TRIAL_STEPS = 10  # of each loss that is tried: a trial that ends within the warm-up allows no comparison
-_RATE_DIVISORS = (1, 3, 9)  # of the learning rate in full, as long as the training is worse than its trial
+_RATE_DIVISORS = (3, 9)  # of the learning rate in full, as long as the training is worse than its trial
 MakeJob = Callable[[str, Objectives, Mapping[str, Any]], Job]
 """Makes a training job of the student from a name, objectives and inputs."""
 
@@ -95,17 +107,16 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     if run.is_finished(run.control, inputs):
         return
     trainer = _Trainer(run, inputs, make_job)
-    trials = {} if len(ways) == 1 else {way.name: _trial(trainer, way, trial_steps) for way in ways}
-    values = {name: None if training is None else training.value for name, training in trials.items()}
-    way = max(ways, key=lambda candidate: or_least(values.get(candidate.name)))  # the first among equals
-    log.info("control: %s, %d steps%s", way.in_words, steps, _trials_in_words(values, trial_steps))
-    trial = trials.get(way.name)
-    in_full = _in_full(trainer, way, steps, trial)
-    best = max([*in_full, *([] if trial is None else [trial])], key=lambda training: or_least(training.value))
-    summary: dict[str, Any] = {"loss": way.loss, "steps": best.steps, "trial_steps": trial_steps, "trials": values}
+    trials = [] if len(ways) == 1 else [_trial(trainer, way, trial_steps) for way in ways]
+    finished = [trial for trial in trials if trial is not None]
+    best_trial = max(finished, key=_value, default=None)  # the first among equals
+    in_full = _in_full(trainer, _undecided(run, ways, finished, best_trial), steps, best_trial)
+    best = max([*in_full, *([] if best_trial is None else [best_trial])], key=_value)
+    values = {way.name: None if trial is None else trial.value for way, trial in zip(ways, trials, strict=False)}
+    summary: dict[str, Any] = {"loss": best.way.loss, "steps": best.steps, "trial_steps": trial_steps, "trials": values}
     if best.way.learning_rate is not None:
         summary["learning_rate"] = best.way.learning_rate
-    if len(in_full) > 1 or best is trial:
+    if len(in_full) > 1 or best is best_trial:
         summary["in_full"] = {training.way.name: training.value for training in in_full}
     _keep(run, best, inputs, summary)
     shutil.rmtree(_trials_folder(run), ignore_errors=True)
@@ -257,27 +268,70 @@ def _trial(trainer: _Trainer, way: _Way, steps: int) -> _Training | None:
     return training
 
 
-def _in_full(trainer: _Trainer, way: _Way, steps: int, trial: _Training | None) -> list[_Training]:
-    """Train for all steps: once, or, as long as it is worse than its trial, again at lower learning rates.
+def _value(training: _Training) -> float:
+    return or_least(training.value)
 
-    :raises JobFailed: if the training fails and there is no trial to compare with
+
+def _undecided(run: Run, ways: Sequence[_Way], finished: Sequence[_Training], best: _Training | None) -> list[_Way]:
+    """Return the ways that the trials leave: the best one, and those that are not shown to be worse.
+
+    :param finished: the trials that did not fail
+    :param best: the best of them; None without trials
     """
-    if trial is None or trial.value is None:
-        return [trainer.train("control", way, steps)]
-    rate, trainings = way.learning_rate or trainer.learning_rate, []
-    for divisor in _RATE_DIVISORS:
-        lower = way if divisor == 1 else _Way(way.loss, float(f"{rate / divisor:.3g}"))
-        training = trainer.tried("control" if divisor == 1 else f"control_{lower.learning_rate:g}", lower, steps)
-        trainings += [] if training is None else [training]
-        if training is not None and or_least(training.value) >= trial.value:
+    if best is None or best.value is None:  # no trial, or validation pairs that cannot rank
+        return [ways[0] if best is None else best.way]
+    worse = {training.way for training in finished if training is not best and _is_worse(run, training, best)}
+    undecided = [training.way for training in finished if training.way not in worse]
+    log.info("control: %s in full", ", ".join(way.in_words for way in undecided))
+    return undecided
+
+
+def _is_worse(run: Run, training: _Training, best: _Training) -> bool:
+    """Tell whether a trial's whole 95 % interval of the difference to the best one is below 0; the first process decides."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    decision = [training.value is None]
+    if training.value is not None and PartialState().is_main_process:
+        pairs = run.split.validation.labelled()
+        columns = [ScoredColumns.checked(_scores(run, one, pairs), **pairs.metric_columns) for one in (training, best)]
+        metric = primary_metric(defined_metrics(columns[1]), pairs.labels)
+        decision = [paired_difference(metric, columns[0], columns[1], seed=run.recipe.seed).high < 0]
+    return bool(broadcast_object_list(decision)[0])
+
+
+def _scores(run: Run, training: _Training, pairs: Pairs) -> np.ndarray:
+    teacher, student = index_teacher(run), run.student_section
+    other_side = None if teacher is None else run.teacher(teacher)
+    row = BenchmarkEntry(
+        f"control by {training.way.name}", "control", training.folder, "torch", "fp32", student.max_length, other_side
+    )
+    return score_row(run, row, pairs).scores
+
+
+def _in_full(trainer: _Trainer, ways: Sequence[_Way], steps: int, best_trial: _Training | None) -> list[_Training]:
+    """Train for all steps in each way; as long as all are worse than the best trial, lower its learning rate.
+
+    :raises JobFailed: if no training succeeds and there is no trial to compare with
+    """
+    if best_trial is None or best_trial.value is None:
+        return [trainer.train("control", ways[0], steps)]
+    rate = best_trial.way.learning_rate or trainer.learning_rate
+    lower = [_Way(best_trial.way.loss, float(f"{rate / divisor:.3g}")) for divisor in _RATE_DIVISORS]
+    trainings: list[_Training] = []
+    for group in [list(ways), *([way] for way in lower)]:
+        tried = [trainer.tried(f"control_{way.name.replace(' ', '_')}", way, steps) for way in group]
+        trainings += [training for training in tried if training is not None]
+        best = max(trainings, key=_value, default=None)
+        if best is not None and _value(best) >= best_trial.value:
             break
         log.warning(
-            "control: %s, %d steps: validation %s, after its %d trial steps %.4f: the learning rate is too high for labels",
-            lower.name,
+            "control: %s, %d steps: validation %s, after %d trial steps %.4f: the learning rate is too high for labels",
+            ", ".join(way.name for way in group),
             steps,
-            value_in_words(None if training is None else training.value),
-            trial.steps,
-            trial.value,
+            value_in_words(None if best is None else best.value),
+            best_trial.steps,
+            best_trial.value,
         )
     return trainings
 
@@ -319,9 +373,3 @@ def _changed(job: Job, steps: int, way: _Way, evaluations_per_epoch: int, **chan
     if training.evaluations_per_epoch or "target" in changes:  # a trial is always evaluated
         settings["evaluations_per_epoch"] = evaluations_per_epoch
     return replace(job, training=Training(**{**training.model_dump(), **settings}), **changes)
-
-
-def _trials_in_words(values: Mapping[str, float | None], steps: int) -> str:
-    if not values:
-        return ""
-    return f" (validation after {steps} steps: {values_in_words(values)})"

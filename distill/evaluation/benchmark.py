@@ -723,16 +723,16 @@ def _control_notes(run: Run) -> list[str]:
     control = None if card is None else card.details.get("control")
     if control is None:
         return []
-    trials = values_in_words(control["trials"])
-    why = (
-        f", the best of short trials ({control['trial_steps']} steps; on validation pairs: {trials})" if trials else ""
-    )
     how = label_loss_in_words(control["loss"], control.get("learning_rate"))
-    notes = [f"The control is the same student trained on the labels alone, {control['steps']} steps by {how}{why}."]
+    notes = [f"The control is the same student trained on the labels alone, {control['steps']} steps by {how}."]
+    if control["trials"]:
+        trials = values_in_words(control["trials"])
+        notes.append(f"The control's short trials ({control['trial_steps']} steps), on validation pairs: {trials}.")
     if "in_full" in control:
         notes.append(
-            f"All steps at the student's learning rate were worse for the control than its short trial ({values_in_words(control['in_full'])}): "
-            "lower rates were tried, and the best training was kept."
+            f"The control's trainings in full, on validation pairs: {values_in_words(control['in_full'])}. In full are trained "
+            "what is not shown to be worse than the best trial and, while all of it ends below that trial, lower learning "
+            "rates; the best of all trainings is the control."
         )
     return notes
 

@@ -748,10 +748,11 @@ class Control(Section):
 
     loss: SoleLoss | None = None
     """The loss on the labels. None tries every label loss of the student's kind, cosent, and the recipe's own label
-    terms if these are several or include lists. It takes the loss that is best on the validation pairs."""
+    terms if these are several or include lists. Losses that the validation pairs do not show to be worse than the best
+    trial are trained in full, and the best of these trainings is the control."""
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     """The peak learning rates to try with each loss. None is the student's own rate, or that of each of its stages. If all
-    steps at the best one are worse than its trial, a third and a ninth of it are tried in full."""
+    trainings in full are worse than the best trial, a third and a ninth of its rate are tried in full."""
     steps: Count | None = None
     """Optimizer steps. None is as many as the student took."""
     trial_share: Annotated[float, Field(gt=0, le=1)] = 0.1

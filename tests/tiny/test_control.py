@@ -1,4 +1,4 @@
-"""The control: every label loss gets a trial, the best one is trained as long as the student; pairs without labels."""
+"""The control: every label loss gets a trial, those that may be the best are trained as long as the student; pairs without labels."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,8 @@ def test_the_best_of_all_label_losses_is_trained_as_long_as_the_student(tiny_run
     student, control = finished(tiny_run(**changes))
     said = control.details["control"]
     assert set(said["trials"]) == {"contrastive", "bce", "infonce", "cosent"}
-    assert said["loss"] == max(said["trials"], key=said["trials"].get)
+    assert set(said["in_full"]) == set(said["trials"])  # 14 validation pairs tell nothing apart
+    assert said["loss"] == max(said["in_full"], key=said["in_full"].get)
     assert said["steps"] == student.details["training"]["step"] == control.details["training"]["step"] == 12
     assert said["trial_steps"] == 10  # ten at least
     # finished is finished, and the trials leave nothing behind
@@ -77,7 +78,7 @@ def test_learning_rates_to_try(tiny_run):
     _, control = finished(tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT))
     said = control.details["control"]
     assert set(said["trials"]) == {"cosent at 0.001", "cosent at 0.0001"}
-    assert f"cosent at {said['learning_rate']:g}" == max(said["trials"], key=said["trials"].get)
+    assert f"cosent at {said['learning_rate']:g}" == max(said["in_full"], key=said["in_full"].get)
 
 
 def test_a_trial_that_fails_is_not_taken(tiny_run, monkeypatch, caplog):
@@ -286,6 +287,7 @@ def test_a_learning_rate_too_high_for_labels_is_lowered(tiny_run, monkeypatch, c
         return replace(training, value=value)
 
     monkeypatch.setattr(control_module._Trainer, "train", valued)
+    monkeypatch.setattr(control_module, "_is_worse", lambda run, training, best: True)
     student = {**BI_STUDENT, "control": {"steps": 12, "trial_share": 0.1}}
     run = tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT)
     student_rate = run.recipe.student.training.learning_rate
@@ -301,3 +303,19 @@ def test_a_learning_rate_too_high_for_labels_is_lowered(tiny_run, monkeypatch, c
     assert "the learning rate is too high for labels" in caplog.text
     train_student(run)  # finished is finished
     assert len(asked) == 4 + len(in_full) and not (run.work / "control_trials").exists()
+
+
+def test_only_what_is_shown_to_be_worse_is_left_after_its_trial(tiny_run, monkeypatch):
+    """CoSENT ranks the validation pairs right, BCE nearly, InfoNCE by chance, contrastive failed."""
+    run = tiny_run(**LEARNS_FROM_BI)
+    labels = run.split.validation.labels
+    noise = np.random.default_rng(0).normal(size=len(labels))
+    scores = {"cosent": labels + 0.01 * noise, "bce": labels + 0.3 * noise, "infonce": noise}
+    monkeypatch.setattr(control_module, "_scores", lambda run, training, pairs: scores[training.way.loss])
+    values = {"cosent": 1.0, "bce": 0.9, "infonce": 0.5}
+    trials = [control_module._Training(control_module._Way(loss), 10, run.folder, values[loss]) for loss in values]
+    ways = [control_module._Way("contrastive"), *(trial.way for trial in trials)]
+    undecided = control_module._undecided(run, ways, trials, trials[0])
+    assert [way.loss for way in undecided] == ["cosent", "bce"]
+    unranked = [replace(trial, value=None) for trial in trials]
+    assert control_module._undecided(run, ways, unranked, unranked[0]) == [unranked[0].way]
