@@ -691,6 +691,13 @@ def test_a_table_loses_no_number_in_a_narrow_terminal_or_a_file(width, capsys, m
         assert [line.count("│") for line in out.splitlines()[3:5]] == [22, 22]
 
 
+def test_a_table_shows_names_as_they_are(capsys):
+    names = ["model[v2]", "model[/v2]", "model:smile:"]
+    print_table(["name[a]", "value"], [[name, "1"] for name in names])
+    out = capsys.readouterr().out
+    assert all(name in out for name in ["name[a]", *names])
+
+
 def test_the_table_of_exports_has_a_row_for_each_and_its_numbers(tmp_path, capsys):
     judged = {"cpu_class": "avx2", "greatest_code": 64}
     for name, precision, arithmetic, overlap in (
