@@ -154,7 +154,7 @@ def _check_values(value: Any, where: str, place: str) -> None:
         _check_text(value, where, place)
     elif isinstance(value, int) and abs(value) > 2**63:
         raise BadInput(
-            f"{where}: {place or 'the value'} is a number of {len(str(abs(value)))} digits; no setting is that large"
+            f"{where}: {place or 'the value'} is a number of {value.bit_length()} bits; no setting is that large"
         )
     elif value is not None and not isinstance(value, bool | int | float):
         raise BadInput(

@@ -177,6 +177,7 @@ WRONG = {
     "a day that is none": ("name: 2026-99-99\n", "not valid YAML"),
     "a class of Python": ("name: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     "a number of 5,000 digits": ("seed: " + "9" * 5000 + "\n", "not valid YAML|digits"),
+    "a number of 5,000 digits of base 16": ("seed: 0x" + "f" * 5000 + "\n", "number of 20000 bits"),
     "NUL": ('name: "a\\0b"\n', "NUL"),
     "half a pair": ('name: "\\ud800"\n', "surrogate"),
     "a set": ("name: !!set {a, b}\n", "is a set in YAML"),
