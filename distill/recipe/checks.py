@@ -7,9 +7,9 @@ module imports its classes for type hints only. The attributes `kind` and `form`
 from __future__ import annotations
 
 import difflib
+import os.path
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -641,7 +641,7 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
         is_cross = section.model_kind == "cross_encoder"
         return [f"{where}: {model} is a cross-encoder; paragraphs are matched by a bi-encoder"] if is_cross else []
     encoders = [name for name, baseline in recipe.benchmark.baselines.items() if baseline.kind == "encoder"]
-    if model in encoders or Path(model).is_dir():
+    if model in encoders or os.path.isdir(model):  # False for an impossible name
         return []
     known = [*recipe.teachers, "student", *encoders]
     return [f"{where}: no model or folder is called {model!r}; {suggest(model, known)}"]

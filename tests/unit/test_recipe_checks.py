@@ -272,3 +272,10 @@ def test_fingerprints_keep_what_was_made_before_a_field_was_there():
     assert teacher.deciding()["training"]["auxiliary_learning_rate"] == 1e-2
     assert "auxiliary_learning_rate" not in Teacher(kind="bi_encoder", backbone="x").deciding()["training"]
     assert set(teacher.deciding(exclude={"training"})) == set(teacher.model_dump()) - {"training", "positive_from"}
+
+
+def test_a_name_too_long_for_a_folder_is_no_model(tmp_path):
+    baselines = {"long": {"kind": "paragraphs", "model": "a" * 300}}
+    assert problems(tmp_path, benchmark={"baselines": baselines})[0].startswith(
+        "benchmark.baselines.long.model: no model"
+    )
