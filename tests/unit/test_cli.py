@@ -133,6 +133,22 @@ class TestExitCodes:
         assert err.startswith("error: ")
 
     @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["benchmark", "quickstart", "--max-metric-drop", "0.01"], "--max-metric-drop is for model folders"),
+            (["benchmark", "quickstart", "-o", "report"], "--output is for model folders"),
+            (["index-quality", "model", "pairs.tsv", "--label-range", "0,5"], "--label-range is of labels"),
+            (["index-quality", "model", "pairs.tsv", "--column", "jd"], "--column is of the corpus"),
+            (["mine", "pairs.tsv", "out", "--column", "jd"], "--column is of the documents"),
+            (["plan", "--budget-mb", "9", "--check", "model", "--overwrite"], "--overwrite is of a plan"),
+        ],
+    )
+    def test_an_option_that_nothing_would_read_is_2(self, call, argv, says):
+        code, out, err = call(*argv)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {says}") and len(err.splitlines()) == 1
+
+    @pytest.mark.parametrize(
         "entry", [train_teacher, cache_signals, train_student, export, benchmark], ids=lambda m: m.__name__
     )
     def test_stage_without_a_recipe_is_2_and_says_how(self, call, entry):
