@@ -1,7 +1,9 @@
 """The `distill` command in-process: exit codes, messages, scoring and embedding with tiny models."""
 
+import errno
 import fcntl
 import json
+import os
 import re
 import shlex
 import shutil
@@ -234,6 +236,23 @@ class TestExitCodes:
             code, _, err = call("train-teacher", path)
         assert code == 2
         assert f"error: {tmp_path / 'run'} is in use by process 4321; wait for it or set another output_dir\n" == err
+
+    def test_a_lock_that_is_a_link_empties_no_file(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("years of work")
+        run = make_run(tmp_path / "run")
+        run.work.mkdir(parents=True)
+        (run.work / "lock").symlink_to(tmp_path / "thesis.txt")
+        with pytest.raises(BadInput, match="lock is a link"), run.lock():
+            pass
+        assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+    def test_a_filesystem_without_locks_is_not_in_use(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(BadInput, match="this filesystem locks no files"), make_run(tmp_path / "run").lock():
+            pass
 
     def test_unfinished_run_whose_work_was_removed_is_still_ours(self, tmp_path):
         run = make_run(tmp_path / "run")
