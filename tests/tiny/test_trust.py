@@ -115,6 +115,13 @@ class TestFolder:
         with pytest.raises(BadInput, match="is a link out of the folder"):
             load(model)
 
+    def test_links_to_folders_are_refused_because_nothing_checks_what_is_in_them(self, model, tmp_path):
+        (model / ".git").mkdir()
+        (model / "1_Pooling").rename(model / ".git" / "pooling")
+        (model / "1_Pooling").symlink_to(".git/pooling")
+        with pytest.raises(BadInput, match="1_Pooling is a link to a folder"):
+            load(model)
+
     def test_links_in_a_circle_are_refused(self, model):
         (model / "a").symlink_to("b")
         (model / "b").symlink_to("a")
