@@ -167,7 +167,7 @@ def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
     """
     digest = hashlib.sha256()
     for path in content_files(folder):
-        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(os.fsencode(path.relative_to(folder)))
         digest.update(file_digest(path, "sha256", on_bytes).digest())
     return digest.hexdigest()[:16]
 

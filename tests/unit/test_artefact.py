@@ -102,6 +102,12 @@ class TestHashes:
         (folder / "more.txt").rename(folder / "other.txt")
         assert len({first, second, third, revision(folder)}) == 4
 
+    def test_revision_takes_a_name_that_is_not_utf_8(self, tmp_path):
+        (tmp_path / "a").touch()
+        before = revision(tmp_path)
+        (tmp_path / os.fsdecode(b"\xff")).touch()
+        assert revision(tmp_path) != before
+
     def test_revision_ignores_what_describes_the_model(self, bi_folder, tmp_path):
         folder = tmp_path / "model"
         shutil.copytree(bi_folder, folder)
