@@ -12,7 +12,6 @@ found: stale signals cannot be used by mistake (sentence-transformers' scripts n
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,9 +163,12 @@ class SignalCache:
         write_json(path, manifest)
 
     def summary(self, name: str) -> Any:
-        """Return an entry of the manifest's summary from an earlier labelling run, or None."""
+        """Return an entry of the manifest's summary from an earlier labelling run, or None.
+
+        :raises BadInput: if the manifest is damaged
+        """
         path = self.folder / MANIFEST
-        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        return read_json(path).get(name) if path.is_file() else None
 
     def refresh(self) -> None:
         """Read the folder's shards again, because other processes write too."""

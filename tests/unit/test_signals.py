@@ -6,7 +6,16 @@ import pyarrow as pa
 import pytest
 
 from distill.errors import BadInput
-from distill.signals import CachedSignals, Identity, LiveSignals, SignalCache, describe_scores, pair_keys, text_keys
+from distill.signals import (
+    MANIFEST,
+    CachedSignals,
+    Identity,
+    LiveSignals,
+    SignalCache,
+    describe_scores,
+    pair_keys,
+    text_keys,
+)
 
 TEXTS = [f"text {i}" for i in range(20)]
 
@@ -200,6 +209,12 @@ class TestCache:
         assert manifest["identity"]["revision"] == "abc"
         assert manifest["items"] == {"scores": 20, "embeddings": 0}
         assert manifest["scores"] == {"std": 0.5}
+
+    def test_a_damaged_manifest_is_named(self, cache):
+        cache.folder.mkdir(parents=True)
+        (cache.folder / MANIFEST).write_text("{")
+        with pytest.raises(BadInput, match=f"{MANIFEST} is not valid JSON"):
+            cache.summary("cost")
 
     def test_finish_removes_what_killed_processes_left(self, cache):
         cache.write("scores", text_keys(TEXTS), np.zeros(20))
