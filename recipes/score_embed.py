@@ -42,11 +42,6 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     all pairs at once. If the command was killed, finished blocks are not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
-    if pairs.query_column == pairs.document_column:
-        raise BadInput(
-            f"column {pairs.query_column!r} is named for both sides, so each text would be matched with itself; set "
-            "--query-column or --document-column"
-        )
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)

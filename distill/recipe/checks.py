@@ -66,10 +66,20 @@ def problems_of(recipe: Recipe) -> list[str]:
 
 
 def _column_problems(recipe: Recipe) -> list[str]:
-    columns = recipe.data.columns
-    if columns.query != columns.document:
-        return []
-    return [f"data.columns: query and document are both {columns.query!r}, so each text would be matched with itself"]
+    sections = {"data": recipe.data} | {
+        f"stages.{name}.data": stage.data for name, stage in recipe.stages.items() if stage.data is not None
+    }
+    named = {f"{place}.columns": data.columns for place, data in sections.items()} | {
+        f"{place}.{key}.{number}.columns": source.columns
+        for place, data in sections.items()
+        for key in ("labelled_pairs", "unlabelled_pairs")
+        for number, source in enumerate(getattr(data, key))
+    }
+    return [
+        f"{place}: query and document are both {columns.query!r}, so each text would be matched with itself"
+        for place, columns in named.items()
+        if columns is not None and columns.query == columns.document
+    ]
 
 
 def _learning_problems(recipe: Recipe) -> list[str]:

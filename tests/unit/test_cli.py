@@ -121,6 +121,8 @@ class TestExitCodes:
             (["distil"], "No such command 'distil'"),
             (["run"], "Missing argument 'RECIPE.yaml'"),
             (["run", "x.yaml", "--fast"], "No such option"),
+            (["mine", "pairs.tsv", "out", "--document-column", "query"], "column 'query' is named for both sides"),
+            (["index-quality", "m", "p.tsv", "--document-column", "query"], "column 'query' is named for both sides"),
             (["score", "model"], "Missing argument"),
             (["score", "model", "pairs.tsv"], "Missing option '-o'"),
             (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "0"], "Invalid value for '--threads'"),

@@ -279,3 +279,9 @@ def test_a_name_too_long_for_a_folder_is_no_model(tmp_path):
     assert problems(tmp_path, benchmark={"baselines": baselines})[0].startswith(
         "benchmark.baselines.long.model: no model"
     )
+
+
+def test_further_files_have_two_columns(tmp_path):
+    one = {"path": "a.csv", "columns": {"query": "text", "document": "text"}}
+    for key in ("labelled_pairs", "unlabelled_pairs"):
+        assert f"data.{key}.0.columns: query and document are both 'text'" in problems(tmp_path, data={key: one})[0]
