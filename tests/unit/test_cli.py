@@ -680,6 +680,28 @@ class TestEmbed:
         assert says in err
         assert not (tmp_path / "vectors.npy").exists()
 
+    @pytest.mark.parametrize(
+        ("recipe", "is_said"),
+        [
+            ({"objectives": {"matryoshka": None}}, True),
+            ({"objectives": {"matryoshka": {"dimensions": [8]}}}, False),
+            ({"objectives": {"matryoshka": {"dimensions": [8]}}, "stages": {"a": {"objectives": None}}}, False),
+            (
+                {
+                    "objectives": {"matryoshka": None},
+                    "stages": {"a": {"objectives": {"matryoshka": {"dimensions": [8]}}}},
+                },
+                False,
+            ),
+            ({"objectives": {"matryoshka": [8]}}, False),
+            ({}, False),
+        ],
+    )
+    def test_widths_of_the_last_stage_are_those_of_the_training(self, tmp_path, capsys, recipe, is_said):
+        write_card(tmp_path, Artefact("bi_encoder", "train_student", "0123456789abcdef", recipe=recipe))
+        score_embed._say_unless_trained_at(8, tmp_path)
+        assert ("trained whole alone" in capsys.readouterr().err) == is_said
+
     def test_cross_encoder_has_no_embeddings(self, call, cross_folder, tmp_path):
         (tmp_path / "texts.txt").write_text("a\n")
         code, _, err = call("embed", cross_folder, tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
