@@ -117,9 +117,17 @@ class SignalCache:
         return first_indices[self._index(kind).find(keys[first_indices]) < 0]
 
     def write(self, kind: SignalKind, keys: np.ndarray, values: np.ndarray) -> None:
-        """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings."""
+        """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings, all finite.
+
+        :raises BadInput: if a value is too large for the cache's number format
+        """
+        with np.errstate(over="ignore"):
+            data = values.astype(self.identity.dtype)
+        if np.isinf(data).any():
+            raise BadInput(
+                f"{kind} of up to {np.abs(values).max():g} do not fit into {self.identity.dtype}; set signals.dtype=float32"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = values.astype(self.identity.dtype)
         column = (
             pa.array(data)
             if data.ndim == 1

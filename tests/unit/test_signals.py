@@ -210,6 +210,14 @@ class TestCache:
         assert manifest["items"] == {"scores": 20, "embeddings": 0}
         assert manifest["scores"] == {"std": 0.5}
 
+    def test_what_half_precision_cannot_hold_is_refused(self, tmp_path):
+        cache = SignalCache(tmp_path, Identity("r", "cross_encoder", 8, dtype="float16"))
+        with pytest.raises(
+            BadInput, match=r"scores of up to 70000 do not fit into float16; set signals\.dtype=float32"
+        ):
+            cache.write("scores", pair_keys(["a", "b"], ["c", "d"]), np.array([1.0, -70000.0], dtype=np.float32))
+        assert cache.count("scores") == 0
+
     def test_a_damaged_manifest_is_named(self, cache):
         cache.folder.mkdir(parents=True)
         (cache.folder / MANIFEST).write_text("{")
