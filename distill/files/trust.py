@@ -168,6 +168,8 @@ def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] =
             f"{folder}/{where}: {str(module['type'])[:120]} is not run here; accepted are sentence_transformers' own "
             f"{', '.join(allowed)}"
         )
+    for settings in sorted((folder / module["path"]).glob("*config.json")) if module["path"] else ():
+        _check_numbers(settings, read_json(settings), "")
     config = folder / module["path"] / "config.json"
     is_dense = str(module["type"]).endswith(".Dense") and module["path"]
     if is_dense and folder.is_dir() and not config.is_file():
