@@ -613,6 +613,10 @@ def _benchmark_problems(recipe: Recipe) -> list[str]:
             f"benchmark.max_seconds: {benchmark.max_seconds:g} is less than benchmark.seconds, {benchmark.seconds:g}, which are measured "
             "in any case"
         )
+    if not benchmark.lengths or list(benchmark.lengths) != sorted(set(benchmark.lengths)):
+        problems.append(
+            f"benchmark.lengths: {list(benchmark.lengths)} do not rise; upper bounds in tokens are expected, as [64, 128, 256]"
+        )
     if benchmark.teacher_exports and recipe.student is None:
         problems.append(
             "benchmark.teacher_exports: a teacher is exported beside the student, and there is none; leave it out"

@@ -285,3 +285,9 @@ def test_further_files_have_two_columns(tmp_path):
     one = {"path": "a.csv", "columns": {"query": "text", "document": "text"}}
     for key in ("labelled_pairs", "unlabelled_pairs"):
         assert f"data.{key}.0.columns: query and document are both 'text'" in problems(tmp_path, data={key: one})[0]
+
+
+@pytest.mark.parametrize("lengths", [[64, 32], [32, 32], []])
+def test_bounds_of_lengths_rise_and_are_checked_before_anything_is_trained(tmp_path, lengths):
+    line = f"benchmark.lengths: {lengths} do not rise; upper bounds in tokens are expected, as [64, 128, 256]"
+    assert problems(tmp_path, benchmark={"lengths": lengths}) == [line]
