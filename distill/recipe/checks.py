@@ -607,7 +607,11 @@ def _recover_problems(recipe: Recipe) -> list[str]:
 
 def _benchmark_problems(recipe: Recipe) -> list[str]:
     benchmark, formats = recipe.benchmark, recipe.export.formats
-    problems = []
+    problems = [
+        _unknown_teacher("benchmark.teachers", name, recipe)
+        for name in benchmark.teachers or ()
+        if name not in recipe.teachers
+    ]
     if benchmark.max_seconds is not None and benchmark.max_seconds < benchmark.seconds:
         problems.append(
             f"benchmark.max_seconds: {benchmark.max_seconds:g} is less than benchmark.seconds, {benchmark.seconds:g}, which are measured "

@@ -291,3 +291,8 @@ def test_further_files_have_two_columns(tmp_path):
 def test_bounds_of_lengths_rise_and_are_checked_before_anything_is_trained(tmp_path, lengths):
     line = f"benchmark.lengths: {lengths} do not rise; upper bounds in tokens are expected, as [64, 128, 256]"
     assert problems(tmp_path, benchmark={"lengths": lengths}) == [line]
+
+
+def test_a_teacher_of_the_report_is_one_of_the_recipe(tmp_path):
+    line = "benchmark.teachers: no teacher is called 'crss'; did you mean 'cross'?"
+    assert problems(tmp_path, benchmark={"teachers": ["cross", "crss"]}) == [line]
