@@ -880,11 +880,11 @@ class Export(Section):
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
-        """Each format with each requested precision that it has."""
+        """Each format with each requested precision that it has, once."""
         return [
             (format, precision)
-            for format in self.formats
-            for precision in self.precisions
+            for format in dict.fromkeys(self.formats)
+            for precision in dict.fromkeys(self.precisions)
             if precision in self.PRECISIONS[format]
         ]
 

@@ -8,6 +8,7 @@ from distill.errors import BadInput
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import (
     Data,
+    Export,
     FreshBackbone,
     Recipe,
     Student,
@@ -247,3 +248,8 @@ def test_sections_made_in_python_are_merged_like_those_of_a_file():
     }
     assert Recipe(**raw | made) == Recipe(**raw)
     assert Recipe(**raw | made).stages["one"].training == Training(epochs=1, patience=2, max_steps=9)
+
+
+def test_an_export_that_is_named_twice_is_wanted_once():
+    wanted = Export(formats=("onnx", "onnx"), precisions=("int8", "fp32", "int8")).wanted
+    assert wanted == [("onnx", "int8"), ("onnx", "fp32")]
