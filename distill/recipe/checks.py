@@ -51,6 +51,7 @@ _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 def problems_of(recipe: Recipe) -> list[str]:
     """Return the contradictions between the sections of a recipe; [] if there are none."""
     return [
+        *_home_problems(recipe),
         *_column_problems(recipe),
         *_teacher_problems(recipe),
         *_student_problems(recipe),
@@ -62,6 +63,20 @@ def problems_of(recipe: Recipe) -> list[str]:
         *_baseline_problems(recipe),
         *_cascade_problems(recipe),
         *_plan_problems(recipe),
+    ]
+
+
+def _home_problems(recipe: Recipe) -> list[str]:
+    """Refuse a folder to write whose path begins with ~, which only a shell replaces: a folder of that name would be made."""
+    boxes = {f"teachers.{name}": box for name, box in recipe.black_boxes.items()}
+    scorers = boxes | {f"benchmark.baselines.{name}": made for name, made in recipe.benchmark.baselines.items()}
+    places = {"output_dir": recipe.output_dir} | {
+        f"{place}.cache": getattr(scorer, "cache", None) for place, scorer in scorers.items()
+    }
+    return [
+        f"{place}: {path}: ~ is not the home folder here; write the whole path"
+        for place, path in places.items()
+        if path is not None and path.startswith("~")
     ]
 
 

@@ -296,3 +296,12 @@ def test_bounds_of_lengths_rise_and_are_checked_before_anything_is_trained(tmp_p
 def test_a_teacher_of_the_report_is_one_of_the_recipe(tmp_path):
     line = "benchmark.teachers: no teacher is called 'crss'; did you mean 'cross'?"
     assert problems(tmp_path, benchmark={"teachers": ["cross", "crss"]}) == [line]
+
+
+def test_a_folder_called_tilde_is_not_made(tmp_path):
+    line = "output_dir: ~/runs/x: ~ is not the home folder here; write the whole path"
+    assert problems(tmp_path, ["output_dir=~/runs/x"]) == [line]
+    remote = {"kind": "remote", "endpoint": {"model": "m"}, "cache": "~/answers"}
+    assert problems(tmp_path, benchmark={"baselines": {"paid": remote}})[0].startswith(
+        "benchmark.baselines.paid.cache: ~"
+    )
