@@ -416,9 +416,10 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
 
     *Shape:* scores, labels: (n_pairs,)
     """
+    from scipy.special import expit
     from scipy.stats import spearmanr
 
-    unit = 1 / (1 + np.exp(-scores.astype(np.float64))) if kind == "cross_encoder" else (scores + 1) / 2
+    unit = expit(scores.astype(np.float64)) if kind == "cross_encoder" else (scores + 1) / 2
     low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
     description: dict[str, Any] = {
         "scale": "logit" if kind == "cross_encoder" else "cosine",

@@ -277,6 +277,10 @@ class TestDescription:
         assert described["std"] == pytest.approx(7.1063, abs=1e-4)  # √((100 + 1 + 1 + 100)/4)
         assert described["spearman_with_labels"] == pytest.approx(2 / 5**0.5)  # 4 / √(5·4)
 
+    def test_takes_logits_of_any_size(self):
+        with np.errstate(all="raise"):
+            assert describe_scores(np.array([-1000.0, 0.0]), None, "cross_encoder")["share_saturated"] == 0.5
+
     def test_of_constant_scores_has_no_correlation(self):
         assert "spearman_with_labels" not in describe_scores(np.zeros(3), np.array([0.0, 1.0, 1.0]), "bi_encoder")
 
