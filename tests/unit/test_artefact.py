@@ -134,6 +134,13 @@ class TestCard:
     def test_of_a_folder_from_elsewhere_is_none(self, tmp_path):
         assert read_card(tmp_path) is None
 
+    @pytest.mark.parametrize("side", ["both", ["query"], None])
+    def test_of_a_side_that_pairs_do_not_have_is_refused(self, tmp_path, side):
+        details = {"asymmetric": {"side": side}}
+        write_card(tmp_path, Artefact("bi_encoder", "train_student", "0123456789abcdef", details=details))
+        with pytest.raises(BadInput, match="is not a card of this toolkit .side .* of pairs"):
+            read_card(tmp_path)
+
     @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', "3", "null"])
     def test_that_is_none_of_ours_is_refused(self, tmp_path, content):
         (tmp_path / "artefact.json").write_text(content)
