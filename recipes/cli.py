@@ -428,6 +428,9 @@ def mine(
     from recipes.mining import MiningSource, mine_file
     from recipes.options import OpeningOptions, OutputPlace, one_of, read_label_range
 
+    if all_positive:
+        why = "is of labels, and --all-positive reads none; leave --all-positive out"
+        refuse_unread(context, why, "label_column", "positive_from")
     if documents is None:
         refuse_unread(context, "is of the documents, and there are none; add --documents", "column")
     settings = MiningSettings(

@@ -144,6 +144,7 @@ class TestExitCodes:
             (["index-quality", "model", "pairs.tsv", "--label-range", "0,5"], "--label-range is of labels"),
             (["index-quality", "model", "pairs.tsv", "--column", "jd"], "--column is of the corpus"),
             (["mine", "pairs.tsv", "out", "--column", "jd"], "--column is of the documents"),
+            (["mine", "pairs.tsv", "out", "--all-positive", "--positive-from", "0.9"], "--positive-from is of labels"),
             (["plan", "--budget-mb", "9", "--check", "model", "--overwrite"], "--overwrite is of a plan"),
         ],
     )
