@@ -12,7 +12,6 @@ folders. The run of the whole recipe is that of the last stage, whose student is
 """
 
 import copy
-import fcntl
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from distill.data.pairs import Split, joined, load_split, load_stage_splits
 from distill.data.tables import locate
 from distill.errors import BadInput, is_full_disk
 from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
+from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
 from distill.models.backbone import check_student_layers
@@ -414,15 +414,11 @@ class Run:
             raise BadInput(
                 f"{self.folder} cannot be made a folder ({error.strerror}); set another output_dir"
             ) from None
-        with (self.work / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise BadInput(
-                    f"{self.folder} is in use by process {file.read().strip() or '?'}; wait for it or set another output_dir"
-                ) from None
-            file.truncate(0)
+        with opened_lock(self.work / "lock") as file:
+            holder = file.read(20).strip() or "?"
+            lock(file, f"{self.folder} is in use by process {holder}; wait for it or set another output_dir")
+            file.seek(0)
+            file.truncate()
             file.write(str(os.getpid()))
             file.flush()
             try:

@@ -12,7 +12,6 @@ found: stale signals cannot be used by mistake (sentence-transformers' scripts n
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,9 +117,17 @@ class SignalCache:
         return first_indices[self._index(kind).find(keys[first_indices]) < 0]
 
     def write(self, kind: SignalKind, keys: np.ndarray, values: np.ndarray) -> None:
-        """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings."""
+        """Write one shard. *Shape:* keys: (n, 2); values: (n,) scores or (n, width) embeddings, all finite.
+
+        :raises BadInput: if a value is too large for the cache's number format
+        """
+        with np.errstate(over="ignore"):
+            data = values.astype(self.identity.dtype)
+        if np.isinf(data).any():
+            raise BadInput(
+                f"{kind} of up to {np.abs(values).max():g} do not fit into {self.identity.dtype}; set signals.dtype=float32"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = values.astype(self.identity.dtype)
         column = (
             pa.array(data)
             if data.ndim == 1
@@ -164,9 +171,12 @@ class SignalCache:
         write_json(path, manifest)
 
     def summary(self, name: str) -> Any:
-        """Return an entry of the manifest's summary from an earlier labelling run, or None."""
+        """Return an entry of the manifest's summary from an earlier labelling run, or None.
+
+        :raises BadInput: if the manifest is damaged
+        """
         path = self.folder / MANIFEST
-        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        return read_json(path).get(name) if path.is_file() else None
 
     def refresh(self) -> None:
         """Read the folder's shards again, because other processes write too."""
@@ -406,9 +416,10 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
 
     *Shape:* scores, labels: (n_pairs,)
     """
+    from scipy.special import expit
     from scipy.stats import spearmanr
 
-    unit = 1 / (1 + np.exp(-scores.astype(np.float64))) if kind == "cross_encoder" else (scores + 1) / 2
+    unit = expit(scores.astype(np.float64)) if kind == "cross_encoder" else (scores + 1) / 2
     low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
     description: dict[str, Any] = {
         "scale": "logit" if kind == "cross_encoder" else "cosine",

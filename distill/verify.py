@@ -24,6 +24,7 @@ from distill.files.artefact import (
     check_model_folder,
     content_files,
     content_hash,
+    is_temporary,
     read_card,
     revision,
 )
@@ -342,9 +343,9 @@ def _differing(inputs: Any, section: Any, place: str) -> list[str]:
 
 
 def _leftovers(root: Path) -> Iterator[Verdict]:
-    """Yield a note for each remainder of unfinished work: temporary folders, and checkpoints."""
+    """Yield a note for each remainder of unfinished work: temporary files and folders, and checkpoints."""
     checkpoints = (path for path in root.glob(".work/*-*") if path.is_dir() and not path.name.startswith("graph-"))
-    partial_paths = (path for place in _folders(root) for path in place.glob(".*.tmp"))
+    partial_paths = (path for place in _folders(root) for path in place.glob(".*") if is_temporary(path.name))
     for path in sorted({*partial_paths, *checkpoints}):
         files = (
             [path] if path.is_file() else [Path(place) / name for place, _, names in os.walk(path) for name in names]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from recipes import _stages
-from recipes._arguments import refuse_empty_arguments
+from recipes._arguments import refuse_empty_arguments, refuse_unread
 from recipes._help import with_help_of_arguments
 from recipes._launch import guarded, join_processes, launch, set_up_messages
 
@@ -181,6 +181,7 @@ def export(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fa
 
 @app.command()
 def benchmark(
+    context: typer.Context,
     targets: Annotated[
         list[str],
         typer.Argument(metavar="RECIPE.yaml [KEY=VALUE]... | MODEL...", help="A recipe, or model folders to compare."),
@@ -232,6 +233,8 @@ def benchmark(
 
     is_named = packaged_recipe(targets[0]) is not None and not Path(targets[0]).exists()
     if is_named or targets[0].endswith((".yaml", ".yml")):
+        why = "is for model folders, and not read with a recipe; name folders of its run"
+        refuse_unread(context, why, all_but=("targets", "as_json"))
         launch(targets[0], targets[1:], _stages.benchmark)
         _print_report(targets[0], targets[1:], as_json)
         return
@@ -331,6 +334,7 @@ def verify(
 
 @app.command()
 def mine(
+    context: typer.Context,
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
     output: Annotated[
         Path,
@@ -424,6 +428,11 @@ def mine(
     from recipes.mining import MiningSource, mine_file
     from recipes.options import OpeningOptions, OutputPlace, one_of, read_label_range
 
+    if all_positive:
+        why = "is of labels, and --all-positive reads none; leave --all-positive out"
+        refuse_unread(context, why, "label_column", "positive_from")
+    if documents is None:
+        refuse_unread(context, "is of the documents, and there are none; add --documents", "column")
     settings = MiningSettings(
         depth=depth,
         strata=read_strata(strata),
@@ -503,6 +512,7 @@ def ablate(
 
 @app.command()
 def plan(
+    context: typer.Context,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -549,7 +559,9 @@ def plan(
         "family": family,
     }
     loaded_recipe, folder = load_plan(recipe, overrides or [], plan_settings, output)
-    if check is None:
+    if check is not None:
+        refuse_unread(context, "is of a plan, and --check writes none; leave --check out", "output", "overwrite")
+    else:
         from distill.files.outputs import check_output_folder
 
         # the plan of a run, and the unnamed one, are made again where they are
@@ -684,6 +696,7 @@ def embed(
 
 @app.command()
 def index_quality(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A bi-encoder's folder.")],
     pairs: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file (or hub dataset) of pairs.")],
     query_column: QueryColumn = "query",
@@ -705,6 +718,10 @@ def index_quality(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many results a search index loses in int8, as sign bits and with fewer dimensions."""
+    if label_column is None:
+        refuse_unread(context, "is of labels, and none are read; add --label-column", "label_range")
+    if corpus is None:
+        refuse_unread(context, "is of the corpus, and there is none; add --corpus", "column")
     from recipes.commands import IndexSearch, print_index_quality
     from recipes.options import LabelledFile, OpeningOptions, TextFile
 

@@ -12,10 +12,9 @@ from distill.data.tables import read_text_columns, read_texts
 from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
 from distill.mining.mine import MiningInputs, MiningSettings, check_mining_settings, mine
-from distill.recipe.schema import Columns
 from distill.runtime.opening import load
 from distill.wording import counted
-from recipes.options import OpeningOptions, OutputPlace
+from recipes.options import OpeningOptions, OutputPlace, two_columns
 
 __all__ = ["MiningSource", "mine_file"]
 
@@ -52,7 +51,7 @@ class MiningSource:
             raise BadInput("--label-range is of labels, and --all-positive reads none; leave one of them out")
         pairs, rows = read_pairs_with_rows(
             self.pairs,
-            Columns(query=query, document=document, label=label or "label"),
+            two_columns(query, document, label),
             label_range=self.label_range,
             skip_bad_rows=self.skip_bad_rows,
             labelled=label is not None,

@@ -25,6 +25,7 @@ __all__ = [
     "one_of",
     "ray_options",
     "read_label_range",
+    "two_columns",
 ]
 
 _LARGEST = 1e12  # of a number on the command line; a larger one is a mistake
@@ -68,6 +69,19 @@ class OutputPlace:
         return Path(self.address)
 
 
+def two_columns(query: str, document: str, label: str | None = None) -> Columns:
+    """Return the columns of pairs as a recipe names them.
+
+    :raises BadInput: if both sides are one column
+    """
+    if query == document:
+        raise BadInput(
+            f"column {query!r} is named for both sides, so each text would be matched with itself; set --query-column or "
+            "--document-column"
+        )
+    return Columns(query=query, document=document, label=label or "label")
+
+
 @dataclass(frozen=True)
 class PairFile:
     """A table (or hub dataset) of pairs."""
@@ -80,7 +94,7 @@ class PairFile:
     @property
     def columns(self) -> Columns:
         """The columns as a recipe names them."""
-        return Columns(query=self.query_column, document=self.document_column)
+        return two_columns(self.query_column, self.document_column)
 
 
 @dataclass(frozen=True)
@@ -96,8 +110,7 @@ class LabelledFile:
     @property
     def columns(self) -> Columns:
         """The columns as a recipe names them."""
-        label = self.label_column or "label"
-        return Columns(query=self.query_column, document=self.document_column, label=label)
+        return two_columns(self.query_column, self.document_column, self.label_column)
 
     @property
     def option_names(self) -> OptionNames:

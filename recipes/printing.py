@@ -344,7 +344,7 @@ def print_table(columns: Iterable[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    terminal, wide = Console(), Console(width=_WIDEST)
+    terminal, wide = Console(), Console(width=_WIDEST, markup=False, emoji=False)  # names are no markup
     if sys.stdout.isatty() and wide.measure(table).maximum > terminal.width:
         for row in rows:
             line = "; ".join(f"{column} {cell}" for column, cell in zip(columns[1:], row[1:], strict=True) if cell)

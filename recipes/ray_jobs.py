@@ -46,8 +46,8 @@ def score_on_ray(
         raise BadInput(
             "--allow-host, --key-variable: a host is asked by one process, within one budget; leave --engine ray out"
         )
+    query, document = pairs.columns.query, pairs.columns.document
     model, arguments = _opened_as(model, opening, ray)
-    query, document = pairs.query_column, pairs.document_column
     other_side = None if scoring.other_side is None else scoring.other_side.absolute()
     calibration = {"calibrated": scoring.calibrated, "decide": scoring.decide}
     work = partial(ScoreActor, model, query=query, document=document, other_side=other_side, **calibration, **arguments)

@@ -42,11 +42,6 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     all pairs at once. If the command was killed, finished blocks are not scored again.
     """
     arguments, other_side = opening.arguments(), scoring.other_side
-    if pairs.query_column == pairs.document_column:
-        raise BadInput(
-            f"column {pairs.query_column!r} is named for both sides, so each text would be matched with itself; set "
-            "--query-column or --document-column"
-        )
     check_form(output.path)
     inputs: list[str | Path] = [model, pairs.source, *([] if other_side is None else [other_side])]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
@@ -153,10 +148,13 @@ def _say_result(written: str, scorer: PairScorer) -> None:
 def _say_unless_trained_at(width: int, folder: Path) -> None:
     """Warn if a student was not trained at this width of its embeddings, by its card."""
     card = read_card(folder)
-    objectives = None if card is None else card.recipe.get("objectives")
-    if not isinstance(objectives, dict):  # the widths of its training are unknown
+    try:
+        recipe = {} if card is None else card.recipe
+        stages = list((recipe.get("stages") or {}).values())
+        objectives = (stages[-1]["objectives"] if stages else None) or recipe["objectives"]
+        widths = tuple((objectives["matryoshka"] or {"dimensions": ()})["dimensions"])
+    except (AttributeError, LookupError, TypeError):  # the widths of its training are unknown
         return
-    widths = (objectives.get("matryoshka") or {}).get("dimensions", ())
     if width not in widths:
         trained_widths = (
             f"whole and at {', '.join(map(str, widths))}" if widths else "whole alone (no objectives.matryoshka)"

@@ -8,7 +8,7 @@ run (no network, no key), the table gives the reason, and the other rows are com
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def run_ablation(
     notes = [_STAND_INS] if smoke else []
     if smoke and (learned := stand_ins_of(ablation, [row.model for row in rows])) is not None:
         stand_ins = Run(learned)
-        with stand_ins.lock() if PartialState().is_main_process else _nothing():
+        with stand_ins.lock() if PartialState().is_main_process else nullcontext():
             train_teachers(stand_ins)
     with _embedding_server(smoke) as address:
         runs = {version: Run(_with_address(recipe_of(ablation, version), address)) for version in chosen}
@@ -73,7 +73,7 @@ def run_ablation(
         for version, run in runs.items():
             if version in unreadable:
                 continue
-            with run.lock() if PartialState().is_main_process else _nothing():
+            with run.lock() if PartialState().is_main_process else nullcontext():
                 for row in rows:
                     unasked = version not in row.published and row.model not in only
                     if row.published and unasked and not smoke and _is_remote(run, row.model):
@@ -122,7 +122,7 @@ def _unreadable(runs: dict[str, Run]) -> dict[str, str]:
     problems = {}
     for version, run in runs.items():
         try:
-            run.split  # noqa: B018  # noqa: B018  # reads the data once, for all rows
+            run.split  # noqa: B018  # reads the data once, for all rows
         except BadInput as error:
             problems[version] = f"{version}: {error}"
     if len(problems) == len(runs):
@@ -222,11 +222,6 @@ def _with_address(recipe: Recipe, address: str | None) -> Recipe:
         for name, baseline in recipe.benchmark.baselines.items()
     }
     return recipe.model_copy(update={"benchmark": recipe.benchmark.model_copy(update={"baselines": baselines})})
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -57,15 +57,21 @@ def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Fin
 def _finding(about: str, mixed: MixedSignals, probabilities: np.ndarray) -> Finding:
     spread = np.ptp(probabilities, axis=0)
     shares = ", ".join(f"{name} {share:.2f}" for name, share in mixed.shares.items())
+    constant = [name for name, values in zip(mixed.shares, probabilities, strict=True) if np.ptp(values) == 0]
     numbers: dict[str, Any] = {
         "shares": dict(mixed.shares),
         "mean_spread": float(spread.mean()),
         "share_far": float((spread > _FAR).mean()),
-        "rank_correlation": _rank_correlation(probabilities),
+        "rank_correlation": None if constant else _rank_correlation(probabilities),
     }
     line = (
         f"weights {shares}; the calibrated probabilities differ by {numbers['mean_spread']:.2f} in the mean and by more than {_FAR:g} on "
-        f"{100 * numbers['share_far']:.1f} % of the training pairs; mean rank correlation {numbers['rank_correlation']:.2f}"
+        f"{100 * numbers['share_far']:.1f} % of the training pairs; "
+        + (
+            f"no rank correlation: {' and '.join(constant)} gives every pair one probability"
+            if constant
+            else f"mean rank correlation {numbers['rank_correlation']:.2f}"
+        )
     )
     return Finding("note", "mixture", about, line, "", numbers)
 

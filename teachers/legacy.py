@@ -13,6 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Trainer:
             log.warning("use_fp16 needs a GPU: training in what this CPU multiplies")
             self.recipe = self._on_a_cpu
         run = Run(self.recipe)
-        with run.lock():
+        with run.lock() if state.is_main_process else nullcontext():
             train_teachers(run)
         return run.teacher("model")
 
@@ -82,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: no such configuration file")
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise BadInput(f"{path}: a JSON object is expected, this is {type(config).__name__}")

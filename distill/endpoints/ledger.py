@@ -1,6 +1,7 @@
 """Store objects in an append-only file that survives a kill, such as the spending of a budget."""
 
 import json
+import math
 import os
 from pathlib import Path
 from types import UnionType
@@ -22,7 +23,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, **fields: type | UnionType) -> None:
-        self._path = path
+        self.path = path
         self._file: BinaryIO | None = None
         self.records: list[JsonObject] = []
         content = path.read_bytes() if path.exists() else b""
@@ -44,7 +45,7 @@ class JsonLines:
     def append(self, *records: JsonObject, durable: bool = True) -> None:
         """Append records in a single write; with `durable` they are on disk when the call returns."""
         if self._file is None:
-            self._file = self._path.open("ab")
+            self._file = self.path.open("ab")
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         self._file.write(text.encode("utf-8", "backslashreplace"))
         self._file.flush()
@@ -64,9 +65,14 @@ def budget_of(spending: JsonLines, limit: float | None) -> Budget:
 
     :param spending: the changes of the budget; new changes are appended to it
     :param limit: dollars; None is no limit
+    :raises BadInput: if an amount is no finite number from 0
     """
     dollars: dict[str, float] = {}
-    for change in spending.records:
+    for number, change in enumerate(spending.records, start=1):
+        if not 0 <= change["dollars"] < math.inf:  # NaN and negative amounts would lift the limit
+            raise BadInput(
+                f"{spending.path}: line {number} has {change['dollars']} dollars; restore the file or name another folder"
+            )
         dollars[change.get("hold") or change.get("settled") or ""] = change["dollars"]
     # only a hold must be on disk before the request is sent: without its settlement it counts in full, which is safe
     return Budget(

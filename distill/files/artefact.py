@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from distill.errors import BadInput, is_full_disk
 from distill.files.hashing import file_digest
@@ -167,7 +167,7 @@ def revision(folder: Path, on_bytes: OnProgress | None = None) -> str:
     """
     digest = hashlib.sha256()
     for path in content_files(folder):
-        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(os.fsencode(path.relative_to(folder)))
         digest.update(file_digest(path, "sha256", on_bytes).digest())
     return digest.hexdigest()[:16]
 
@@ -240,7 +240,9 @@ def read_card(folder: Path) -> Artefact | None:
         wrong = [name for name in value if not isinstance(value[name], kinds.get(name, str))]
         if wrong:
             raise TypeError(f"{', '.join(wrong)} of another type")
-        _ = [details["side"] for details in [card.details.get(ASYMMETRIC)] if details is not None]
+        asymmetric = card.details.get(ASYMMETRIC)
+        if asymmetric is not None and asymmetric["side"] not in get_args(Side):
+            raise TypeError(f"side {asymmetric['side']!r} of pairs")
         return card
     except (BadInput, TypeError, LookupError) as error:
         raise BadInput(

@@ -1,15 +1,17 @@
 """Lock folders, so that only one process at a time writes to them."""
 
+import errno
 import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from distill.errors import BadInput
 
-__all__ = ["make_locked", "only_process"]
+__all__ = ["lock", "make_locked", "only_process", "opened_lock"]
 
 
 @contextmanager
@@ -18,9 +20,39 @@ def only_process(folder: Path) -> Iterator[None]:
 
     :raises BadInput: if another process is writing to it
     """
-    with (folder / ".lock").open("a") as lock:
-        _lock(lock.fileno(), f"another process is writing to {folder}; wait for it or name another folder")
+    with opened_lock(folder / ".lock") as file:
+        lock(file, f"another process is writing to {folder}; wait for it or name another folder")
         yield
+
+
+def opened_lock(path: Path) -> TextIO:
+    """Open the file of a lock for reading and writing. A link is not followed: it may lead to a file of the user's.
+
+    :raises BadInput: if it is a link
+    """
+    try:
+        return os.fdopen(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+", errors="replace"
+        )
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadInput(f"{path} is a link, and the file of a lock is none; remove it") from None
+
+
+def lock(file: TextIO | int, held: str) -> None:
+    """Lock a file or a folder until it is closed; the kernel releases it when the process dies.
+
+    :param file: an open file, or a descriptor
+    :param held: the error message if another process has locked it
+    :raises BadInput: if another process has locked it, or its filesystem has no locks
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(held) from None
+    except OSError as error:
+        raise BadInput(f"this filesystem locks no files ({error.strerror}); name a folder on another one") from None
 
 
 def make_locked(folder: Path, held: str) -> int:
@@ -38,7 +70,7 @@ def make_locked(folder: Path, held: str) -> int:
                 raise
             continue
         try:
-            _lock(descriptor, held)
+            lock(descriptor, held)
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return descriptor
         except FileNotFoundError:  # the previous owner has removed the folder
@@ -55,10 +87,3 @@ def _may_be_made(folder: Path) -> bool:
         return stat.S_ISDIR(folder.lstat().st_mode)
     except FileNotFoundError:
         return folder.parent.is_dir()
-
-
-def _lock(descriptor: int, held: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it when the process dies
-    except OSError:
-        raise BadInput(held) from None

@@ -55,6 +55,7 @@ def check_output_file(target: Path, *, inputs: Sequence[str | Path] = (), overwr
     """
     _refuse_inputs(target, inputs)
     if is_stream(target):
+        _refuse_existing(target, overwrite)  # a file behind /dev/stdout that is appended to would be emptied
         return
     _refuse_link(target)
     found = _file_status(target)

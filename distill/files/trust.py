@@ -1,6 +1,6 @@
 """Check model folders from other people: what their files may contain, and which other files and hosts they may name.
 
-    files      only regular files and folders; a link must stay in the folder (or in the hub's cache that contains it)
+    files      only regular files and folders; a link leads to a file of the folder (or of the hub's cache around it)
     paths      relative, inside the folder, and not hidden
     numbers    of layers and labels are limited: loaders build an object for each before they read the weights
     modules    only those of sentence-transformers that import nothing which the folder names
@@ -121,7 +121,7 @@ def check_source(name: str) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Check that a folder holds only regular files and folders, and no link that leads out of it.
+    """Check that a folder holds only regular files and folders, and no link that leads out of it or to a folder.
 
     :raises BadInput: naming the first entry that is something else
     """
@@ -134,6 +134,10 @@ def check_files(folder: Path) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise BadInput(
                     f"{path} is a link out of the folder, to {os.readlink(path)}; copy the file into its place"
+                )
+            if path.is_symlink() and path.is_dir():
+                raise BadInput(
+                    f"{path} is a link to a folder, whose files are neither checked nor part of the revision; copy it into its place"
                 )
             mode = path.stat().st_mode
         except (OSError, RuntimeError) as error:  # pathlib raises a RuntimeError for links in a circle
@@ -164,6 +168,8 @@ def check_module(folder: Path, module: Any, where: str, allowed: Sequence[str] =
             f"{folder}/{where}: {str(module['type'])[:120]} is not run here; accepted are sentence_transformers' own "
             f"{', '.join(allowed)}"
         )
+    for settings in sorted((folder / module["path"]).glob("*config.json")) if module["path"] else ():
+        _check_numbers(settings, read_json(settings), "")
     config = folder / module["path"] / "config.json"
     is_dense = str(module["type"]).endswith(".Dense") and module["path"]
     if is_dense and folder.is_dir() and not config.is_file():

@@ -31,6 +31,7 @@ __all__ = ["JOB", "KEY", "ShardFolder", "row_keys", "shard_name"]
 
 JOB, KEY = "_job.json", "key"
 _KEY_BYTES = 16
+_UNFINISHED = (".shard-", f".{JOB}.")
 
 
 def row_keys(rows: Iterable[Sequence[Any]]) -> np.ndarray:
@@ -60,7 +61,8 @@ class ShardFolder:
         elif self.place.is_file:
             raise BadInput(f"{self.place} is a file; name a folder")
         stored = self._settings()
-        if stored is None and files_below(self.place, hidden=True):
+        found = (file for file in files_below(self.place, hidden=True) if not file.name.startswith(_UNFINISHED))
+        if stored is None and next(found, None) is not None:
             raise BadInput(f"{self.place} holds other files, which would be mixed up; name a new folder")
         if stored is not None and stored != _as_json(settings) and not overwrite:
             changes = ", ".join(differences(stored, _as_json(settings)))
@@ -72,7 +74,7 @@ class ShardFolder:
         """Prepare the folder: remove rows of other settings, and temporary files of killed processes."""
         same = self._settings() == _as_json(settings)
         for file in files_below(self.place, hidden=True):
-            if file.name.startswith(".shard-") or (not same and file.name.startswith("shard-")):
+            if file.name.startswith(_UNFINISHED) or (not same and file.name.startswith("shard-")):
                 file.remove()
         self.place.make_folder()
         if not same:
@@ -155,4 +157,5 @@ def _joined(keys: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _process() -> str:
-    return f"{content_hash(socket.gethostname())[:6]}-{os.getpid()}"
+    """Return the process id and a number of the machine, for temporary names as `is_temporary` knows them."""
+    return f"{os.getpid()}-{int(content_hash(socket.gethostname())[:6], 16)}"

@@ -7,9 +7,9 @@ module imports its classes for type hints only. The attributes `kind` and `form`
 from __future__ import annotations
 
 import difflib
+import os.path
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _NOT_FOR_MLM = ("frozen", "head", "loss", "prompts", "lora")
 def problems_of(recipe: Recipe) -> list[str]:
     """Return the contradictions between the sections of a recipe; [] if there are none."""
     return [
+        *_home_problems(recipe),
         *_column_problems(recipe),
         *_teacher_problems(recipe),
         *_student_problems(recipe),
@@ -65,11 +66,35 @@ def problems_of(recipe: Recipe) -> list[str]:
     ]
 
 
+def _home_problems(recipe: Recipe) -> list[str]:
+    """Refuse a folder to write whose path begins with ~, which only a shell replaces: a folder of that name would be made."""
+    boxes = {f"teachers.{name}": box for name, box in recipe.black_boxes.items()}
+    scorers = boxes | {f"benchmark.baselines.{name}": made for name, made in recipe.benchmark.baselines.items()}
+    places = {"output_dir": recipe.output_dir} | {
+        f"{place}.cache": getattr(scorer, "cache", None) for place, scorer in scorers.items()
+    }
+    return [
+        f"{place}: {path}: ~ is not the home folder here; write the whole path"
+        for place, path in places.items()
+        if path is not None and path.startswith("~")
+    ]
+
+
 def _column_problems(recipe: Recipe) -> list[str]:
-    columns = recipe.data.columns
-    if columns.query != columns.document:
-        return []
-    return [f"data.columns: query and document are both {columns.query!r}, so each text would be matched with itself"]
+    sections = {"data": recipe.data} | {
+        f"stages.{name}.data": stage.data for name, stage in recipe.stages.items() if stage.data is not None
+    }
+    named = {f"{place}.columns": data.columns for place, data in sections.items()} | {
+        f"{place}.{key}.{number}.columns": source.columns
+        for place, data in sections.items()
+        for key in ("labelled_pairs", "unlabelled_pairs")
+        for number, source in enumerate(getattr(data, key))
+    }
+    return [
+        f"{place}: query and document are both {columns.query!r}, so each text would be matched with itself"
+        for place, columns in named.items()
+        if columns is not None and columns.query == columns.document
+    ]
 
 
 def _learning_problems(recipe: Recipe) -> list[str]:
@@ -597,11 +622,19 @@ def _recover_problems(recipe: Recipe) -> list[str]:
 
 def _benchmark_problems(recipe: Recipe) -> list[str]:
     benchmark, formats = recipe.benchmark, recipe.export.formats
-    problems = []
+    problems = [
+        _unknown_teacher("benchmark.teachers", name, recipe)
+        for name in benchmark.teachers or ()
+        if name not in recipe.teachers
+    ]
     if benchmark.max_seconds is not None and benchmark.max_seconds < benchmark.seconds:
         problems.append(
             f"benchmark.max_seconds: {benchmark.max_seconds:g} is less than benchmark.seconds, {benchmark.seconds:g}, which are measured "
             "in any case"
+        )
+    if not benchmark.lengths or list(benchmark.lengths) != sorted(set(benchmark.lengths)):
+        problems.append(
+            f"benchmark.lengths: {list(benchmark.lengths)} do not rise; upper bounds in tokens are expected, as [64, 128, 256]"
         )
     if benchmark.teacher_exports and recipe.student is None:
         problems.append(
@@ -641,7 +674,7 @@ def _paragraph_problems(where: str, model: str, recipe: Recipe) -> list[str]:
         is_cross = section.model_kind == "cross_encoder"
         return [f"{where}: {model} is a cross-encoder; paragraphs are matched by a bi-encoder"] if is_cross else []
     encoders = [name for name, baseline in recipe.benchmark.baselines.items() if baseline.kind == "encoder"]
-    if model in encoders or Path(model).is_dir():
+    if model in encoders or os.path.isdir(model):  # False for an impossible name
         return []
     known = [*recipe.teachers, "student", *encoders]
     return [f"{where}: no model or folder is called {model!r}; {suggest(model, known)}"]

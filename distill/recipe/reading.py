@@ -250,6 +250,11 @@ def _describe(schema: type[BaseModel], place: str, problem: Any) -> list[str]:
         expected += "; put a number in quotes"
     if isinstance(value, Mapping | list) and kind not in _EXPECTED:
         return [f"{place}: {problem['msg']}"]
+    if "endpoint" in place.split(".")[2:]:  # an API key in the wrong field must not be printed
+        is_name = kind == "string_pattern_mismatch"
+        return [
+            f"{place}: {'the name of an environment variable is expected, never the key itself' if is_name else expected}"
+        ]
     return [f"{place}: got {_as_yaml(value)}; {expected}"]
 
 

@@ -881,11 +881,11 @@ class Export(Section):
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:
-        """Each format with each requested precision that it has."""
+        """Each format with each requested precision that it has, once."""
         return [
             (format, precision)
-            for format in self.formats
-            for precision in self.precisions
+            for format in dict.fromkeys(self.formats)
+            for precision in dict.fromkeys(self.precisions)
             if precision in self.PRECISIONS[format]
         ]
 
@@ -1206,21 +1206,28 @@ class Recipe(Section):
 
 def merge_training(raw: Any) -> Any:
     """Complete the `training` sections of the teachers and the student with the keys of the recipe's section."""
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("training", {}), Mapping):
+    shared = _as_set(raw.get("training", {})) if isinstance(raw, Mapping) else None
+    if not isinstance(shared, Mapping):
         return raw
     merged = dict(raw)
     if isinstance(raw.get("teachers"), Mapping):
-        merged["teachers"] = {name: _with_training(teacher, raw) for name, teacher in raw["teachers"].items()}
-    if isinstance(raw.get("student"), Mapping):
-        merged["student"] = _with_training(raw["student"], raw)
+        merged["teachers"] = {name: _with_training(teacher, shared) for name, teacher in raw["teachers"].items()}
+    if "student" in raw:
+        merged["student"] = _with_training(raw["student"], shared)
     return merged
 
 
-def _with_training(section: Any, raw: Mapping[str, Any]) -> Any:
-    own = section.get("training", {}) if isinstance(section, Mapping) else None
+def _with_training(section: Any, shared: Mapping[str, Any]) -> Any:
+    keys = _as_set(section)
+    own = _as_set(keys.get("training", {})) if isinstance(keys, Mapping) else None
     if not isinstance(own, Mapping) or _teacher_form(section) != "model":
         return section
-    return {**section, "training": {**(raw.get("training") or {}), **own}}
+    return {**keys, "training": {**shared, **own}}
+
+
+def _as_set(section: Any) -> Any:
+    """Return the keys that were set in a section that was made in Python; anything else as it is."""
+    return section.model_dump(exclude_unset=True) if isinstance(section, Section) else section
 
 
 def _merge_stages(raw: Any) -> Any:
@@ -1228,16 +1235,20 @@ def _merge_stages(raw: Any) -> Any:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("stages"), Mapping):
         return raw
     student = raw.get("student")
-    own = {"data": raw.get("data"), "training": student.get("training") if isinstance(student, Mapping) else None}
-    return {**raw, "stages": {name: _completed(stage, own) for name, stage in raw["stages"].items()}}
+    own = {
+        "data": _as_set(raw.get("data")),
+        "training": student.get("training") if isinstance(student, Mapping) else None,
+    }
+    return {**raw, "stages": {name: _completed(_as_set(stage), own) for name, stage in raw["stages"].items()}}
 
 
 def _completed(stage: Any, own: Mapping[str, Any]) -> Any:
     if not isinstance(stage, Mapping):
         return stage
+    keys = {name: _as_set(section) for name, section in stage.items()}
     merged = {
-        key: {**defaults, **stage[key]}
-        for key, defaults in own.items()
-        if isinstance(defaults, Mapping) and isinstance(stage.get(key), Mapping)
+        name: {**defaults, **keys[name]}
+        for name, defaults in own.items()
+        if isinstance(defaults, Mapping) and isinstance(keys.get(name), Mapping)
     }
-    return {**stage, **merged}
+    return {**keys, **merged}

@@ -6,7 +6,6 @@ deep.
 """
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,13 @@ _OCTAL_OR_SEXAGESIMAL = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys and reads octal and sexagesimal numbers as text."""
+    """A safe loader that reads octal and sexagesimal numbers as text."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         """Return the tag of a node; that of a text for a plain number that YAML would read as octal or sexagesimal."""
         plain = kind is yaml.ScalarNode and implicit[0] and _OCTAL_OR_SEXAGESIMAL.fullmatch(value)
         tag = yaml.SafeLoader.resolve(self, kind, value, implicit)  # type: ignore[no-untyped-call]
         return self.DEFAULT_SCALAR_TAG if plain else tag
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct a mapping, and refuse a second key of the same name."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else []:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key != "<<" and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", key_node.start_mark
-                )
-            seen.add(key)
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
 
 
 def read_yaml(path: Path) -> Any:
@@ -126,12 +112,28 @@ def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     if isinstance(node, yaml.SequenceNode):
         parts = list(node.value)
     elif isinstance(node, yaml.MappingNode):
+        _read_keys(node)
         parts = [part for pair in node.value for part in pair]
     n = 1 + sum(_measure(part, known, depth + 1) for part in parts)
     if n > _MOST_VALUES:
         raise ValueError(f"with its aliases it stands for more than {_MOST_VALUES:,} values")
     known[id(node)] = n
     return n
+
+
+def _read_keys(node: yaml.MappingNode) -> None:
+    """Refuse a second key of the same name, and make a text of a whole number: layers are named by theirs."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            continue
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key.value!r} stands there twice", key.start_mark
+            )
+        seen.add(key.value)
+        if key.tag == "tag:yaml.org,2002:int":
+            key.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
 
 def _check_values(value: Any, where: str, place: str) -> None:
@@ -154,7 +156,7 @@ def _check_values(value: Any, where: str, place: str) -> None:
         _check_text(value, where, place)
     elif isinstance(value, int) and abs(value) > 2**63:
         raise BadInput(
-            f"{where}: {place or 'the value'} is a number of {len(str(abs(value)))} digits; no setting is that large"
+            f"{where}: {place or 'the value'} is a number of {value.bit_length()} bits; no setting is that large"
         )
     elif value is not None and not isinstance(value, bool | int | float):
         raise BadInput(

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +11,7 @@ from distill.errors import BadInput
 from distill.files.artefact import check_model_folder, read_card
 from distill.models.backbone import fresh_backbone
 from distill.recipe.schema import FreshBackbone
+from distill.run import Run
 from teachers import Trainer
 from tests.conftest import BACKBONE, pairs_file
 from tests.tiny.conftest import SENTENCES
@@ -58,6 +61,16 @@ def test_on_a_cpu_fp16_is_auto_and_a_gpu_that_is_not_there_is_said(tmp_path, cap
     folder = trainer(tmp_path, model_name=str(backbone), use_fp16=True, device="cpu").train()
     assert read_card(folder).details["inputs"]["teacher"]["training"]["precision"] == "auto"
     assert "use_fp16 needs a GPU: training in what this CPU multiplies" in caplog.text
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_several_processes_the_first_holds_the_folder(tmp_path, monkeypatch, is_first):
+    state = SimpleNamespace(is_main_process=is_first, device=SimpleNamespace(type="cpu"))
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: state)
+    monkeypatch.setattr("teachers.legacy.train_teachers", lambda run: None)
+    trained = trainer(tmp_path, model_name="some/model")
+    with Run(trained.recipe).lock(), pytest.raises(BadInput, match="in use") if is_first else nullcontext():
+        trained.train()
 
 
 def test_a_configuration_with_a_byte_order_mark(tmp_path):

@@ -108,11 +108,26 @@ class TestFolder:
         with pytest.raises(BadInput, match="one of torch.nn is expected"):
             check_model_folder(model)
 
+    def test_numbers_of_layers_are_limited_in_every_module(self, model):
+        (model / "3_LSTM").mkdir()
+        (model / "3_LSTM" / "lstm_config.json").write_text('{"word_embedding_dimension": 64, "num_layers": 30000}')
+        entry = {"path": "3_LSTM", "type": "sentence_transformers.models.LSTM"}
+        edit(model / "modules.json", lambda value: value.append(entry))
+        with pytest.raises(BadInput, match=r"lstm_config\.json: num_layers is 30000; no model has more than 1,000"):
+            load(model)
+
     @pytest.mark.parametrize("target", ["/etc/passwd", "../outside"])
     def test_links_stay_inside(self, model, target):
         (model.parent / "outside").write_text("secret")
         (model / "notes").symlink_to(target)
         with pytest.raises(BadInput, match="is a link out of the folder"):
+            load(model)
+
+    def test_links_to_folders_are_refused_because_nothing_checks_what_is_in_them(self, model, tmp_path):
+        (model / ".git").mkdir()
+        (model / "1_Pooling").rename(model / ".git" / "pooling")
+        (model / "1_Pooling").symlink_to(".git/pooling")
+        with pytest.raises(BadInput, match="1_Pooling is a link to a folder"):
             load(model)
 
     def test_links_in_a_circle_are_refused(self, model):

@@ -189,11 +189,13 @@ def test_what_is_worth_knowing(copied):
     (copied / ".work" / "student-0123456789abcdef").mkdir(parents=True)
     (copied / ".work" / "student-0123456789abcdef" / "state").write_bytes(b"0" * 2_000_000)
     (copied / ".student.1.tmp").mkdir()
+    (copied / "student" / ".4711.tmp.scores.csv").write_bytes(b"0" * 1_000_000)
     manifest = next(copied.glob("signals/cross/*/manifest.json"))
     manifest.unlink()
     notes = said(copied, "note")
     assert "recipe.json is another now (student.training.epochs: 1.0 → 9.0)" in notes["student"]
     assert notes[".work/student-0123456789abcdef"] == "left by unfinished work, 2.0 MB"
+    assert notes["student/.4711.tmp.scores.csv"] == "left by unfinished work, 1.0 MB"
     assert ".student.1.tmp" in notes
     assert "labelling has not come to its end" in notes[str(manifest.parent.relative_to(copied))]
     assert said(copied, "broken") == {}

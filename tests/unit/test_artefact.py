@@ -102,6 +102,12 @@ class TestHashes:
         (folder / "more.txt").rename(folder / "other.txt")
         assert len({first, second, third, revision(folder)}) == 4
 
+    def test_revision_takes_a_name_that_is_not_utf_8(self, tmp_path):
+        (tmp_path / "a").touch()
+        before = revision(tmp_path)
+        (tmp_path / os.fsdecode(b"\xff")).touch()
+        assert revision(tmp_path) != before
+
     def test_revision_ignores_what_describes_the_model(self, bi_folder, tmp_path):
         folder = tmp_path / "model"
         shutil.copytree(bi_folder, folder)
@@ -127,6 +133,13 @@ class TestCard:
 
     def test_of_a_folder_from_elsewhere_is_none(self, tmp_path):
         assert read_card(tmp_path) is None
+
+    @pytest.mark.parametrize("side", ["both", ["query"], None])
+    def test_of_a_side_that_pairs_do_not_have_is_refused(self, tmp_path, side):
+        details = {"asymmetric": {"side": side}}
+        write_card(tmp_path, Artefact("bi_encoder", "train_student", "0123456789abcdef", details=details))
+        with pytest.raises(BadInput, match="is not a card of this toolkit .side .* of pairs"):
+            read_card(tmp_path)
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"a": 1}', "3", "null"])
     def test_that_is_none_of_ours_is_refused(self, tmp_path, content):

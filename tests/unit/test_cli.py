@@ -1,7 +1,9 @@
 """The `distill` command in-process: exit codes, messages, scoring and embedding with tiny models."""
 
+import errno
 import fcntl
 import json
+import os
 import re
 import shlex
 import shutil
@@ -119,6 +121,8 @@ class TestExitCodes:
             (["distil"], "No such command 'distil'"),
             (["run"], "Missing argument 'RECIPE.yaml'"),
             (["run", "x.yaml", "--fast"], "No such option"),
+            (["mine", "pairs.tsv", "out", "--document-column", "query"], "column 'query' is named for both sides"),
+            (["index-quality", "m", "p.tsv", "--document-column", "query"], "column 'query' is named for both sides"),
             (["score", "model"], "Missing argument"),
             (["score", "model", "pairs.tsv"], "Missing option '-o'"),
             (["score", "model", "pairs.tsv", "-o", "x.tsv", "--threads", "0"], "Invalid value for '--threads'"),
@@ -131,6 +135,23 @@ class TestExitCodes:
         assert says in err
         assert len(err.splitlines()) == 1
         assert err.startswith("error: ")
+
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["benchmark", "quickstart", "--max-metric-drop", "0.01"], "--max-metric-drop is for model folders"),
+            (["benchmark", "quickstart", "-o", "report"], "--output is for model folders"),
+            (["index-quality", "model", "pairs.tsv", "--label-range", "0,5"], "--label-range is of labels"),
+            (["index-quality", "model", "pairs.tsv", "--column", "jd"], "--column is of the corpus"),
+            (["mine", "pairs.tsv", "out", "--column", "jd"], "--column is of the documents"),
+            (["mine", "pairs.tsv", "out", "--all-positive", "--positive-from", "0.9"], "--positive-from is of labels"),
+            (["plan", "--budget-mb", "9", "--check", "model", "--overwrite"], "--overwrite is of a plan"),
+        ],
+    )
+    def test_an_option_that_nothing_would_read_is_2(self, call, argv, says):
+        code, out, err = call(*argv)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {says}") and len(err.splitlines()) == 1
 
     @pytest.mark.parametrize(
         "entry", [train_teacher, cache_signals, train_student, export, benchmark], ids=lambda m: m.__name__
@@ -218,6 +239,23 @@ class TestExitCodes:
             code, _, err = call("train-teacher", path)
         assert code == 2
         assert f"error: {tmp_path / 'run'} is in use by process 4321; wait for it or set another output_dir\n" == err
+
+    def test_a_lock_that_is_a_link_empties_no_file(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("years of work")
+        run = make_run(tmp_path / "run")
+        run.work.mkdir(parents=True)
+        (run.work / "lock").symlink_to(tmp_path / "thesis.txt")
+        with pytest.raises(BadInput, match="lock is a link"), run.lock():
+            pass
+        assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+    def test_a_filesystem_without_locks_is_not_in_use(self, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(BadInput, match="this filesystem locks no files"), make_run(tmp_path / "run").lock():
+            pass
 
     def test_unfinished_run_whose_work_was_removed_is_still_ours(self, tmp_path):
         run = make_run(tmp_path / "run")
@@ -643,6 +681,28 @@ class TestEmbed:
         assert says in err
         assert not (tmp_path / "vectors.npy").exists()
 
+    @pytest.mark.parametrize(
+        ("recipe", "is_said"),
+        [
+            ({"objectives": {"matryoshka": None}}, True),
+            ({"objectives": {"matryoshka": {"dimensions": [8]}}}, False),
+            ({"objectives": {"matryoshka": {"dimensions": [8]}}, "stages": {"a": {"objectives": None}}}, False),
+            (
+                {
+                    "objectives": {"matryoshka": None},
+                    "stages": {"a": {"objectives": {"matryoshka": {"dimensions": [8]}}}},
+                },
+                False,
+            ),
+            ({"objectives": {"matryoshka": [8]}}, False),
+            ({}, False),
+        ],
+    )
+    def test_widths_of_the_last_stage_are_those_of_the_training(self, tmp_path, capsys, recipe, is_said):
+        write_card(tmp_path, Artefact("bi_encoder", "train_student", "0123456789abcdef", recipe=recipe))
+        score_embed._say_unless_trained_at(8, tmp_path)
+        assert ("trained whole alone" in capsys.readouterr().err) == is_said
+
     def test_cross_encoder_has_no_embeddings(self, call, cross_folder, tmp_path):
         (tmp_path / "texts.txt").write_text("a\n")
         code, _, err = call("embed", cross_folder, tmp_path / "texts.txt", "-o", tmp_path / "vectors.npy")
@@ -689,6 +749,13 @@ def test_a_table_loses_no_number_in_a_narrow_terminal_or_a_file(width, capsys, m
         assert out.startswith("model 0: a column 0 0.0000; a column 1 0.0001;") and "column 19" not in out
     else:
         assert [line.count("│") for line in out.splitlines()[3:5]] == [22, 22]
+
+
+def test_a_table_shows_names_as_they_are(capsys):
+    names = ["model[v2]", "model[/v2]", "model:smile:"]
+    print_table(["name[a]", "value"], [[name, "1"] for name in names])
+    out = capsys.readouterr().out
+    assert all(name in out for name in ["name[a]", *names])
 
 
 def test_the_table_of_exports_has_a_row_for_each_and_its_numbers(tmp_path, capsys):

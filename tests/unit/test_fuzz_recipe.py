@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from distill.errors import BadInput
 from distill.recipe.reading import load_recipe, read_raw, validated
-from distill.recipe.schema import Recipe
+from distill.recipe.schema import HiddenMatch, Recipe
 from tests.conftest import ROOT
 
 RUNS = int(os.environ.get("MATCHDISTILL_FUZZ_RUNS", "0"))
@@ -172,11 +172,14 @@ WRONG = {
     "a comment alone": ("# nothing\n", "this is empty"),
     "tabs": ("data:\n\ttrain: x\n", "not valid YAML"),
     "two documents": ("name: x\n---\nname: y\n", "not valid YAML"),
-    "a number as a key": ("1: x\n", "has the key '1' \\(int\\)"),
+    "a number as a key": ("1: x\n", "1: unknown key"),
+    "a number as a key twice": ("'1': x\n1: x\n", "'1' stands there twice"),
+    "a fraction as a key": ("1.5: x\n", "has the key '1.5' \\(float\\)"),
     "a date": ("name: 2026-01-01\n", "is a date in YAML"),
     "a day that is none": ("name: 2026-99-99\n", "not valid YAML"),
     "a class of Python": ("name: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     "a number of 5,000 digits": ("seed: " + "9" * 5000 + "\n", "not valid YAML|digits"),
+    "a number of 5,000 digits of base 16": ("seed: 0x" + "f" * 5000 + "\n", "number of 20000 bits"),
     "NUL": ('name: "a\\0b"\n', "NUL"),
     "half a pair": ('name: "\\ud800"\n', "surrogate"),
     "a set": ("name: !!set {a, b}\n", "is a set in YAML"),
@@ -207,6 +210,19 @@ def test_what_yaml_offers_still_works(tmp_path):
         "base": {"epochs": 1, "seed": 3},
         "other": {"epochs": 2, "seed": 3, "deep": {"value": [1, 2]}},
     }
+
+
+def test_a_mapping_that_was_merged_can_be_merged_again(tmp_path):
+    path = Path(tmp_path / "recipe.yaml")
+    path.write_text("a: &a {key: 1}\nb: {c: &c {<<: *a, key: 2}}\nd: {<<: *c}\n", encoding="utf-8")
+    assert read_raw(path) == {"a": {"key": 1}, "b": {"c": {"key": 2}}, "d": {"key": 2}}
+
+
+def test_layers_are_named_by_whole_numbers_as_the_documentation_writes_them(tmp_path):
+    path = Path(tmp_path / "recipe.yaml")
+    path.write_text("match: {layers: {0: 0, 1: 4, -1: -1}}\n", encoding="utf-8")
+    match = read_raw(path, ["match.teacher=deep"])["match"]
+    assert HiddenMatch(**match).layers == {0: 0, 1: 4, -1: -1}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Several teachers as one: calibrated first, then averaged by fixed, fitted or agreeing weights; with hand-worked numbers."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from distill.training.mixtures import (
     join_teachers,
     mix_teachers,
 )
+from teachers.disagreement import _finding
 
 RNG = np.random.default_rng(0)
 N = 4000
@@ -232,3 +236,10 @@ def test_embedding_terms_that_contradict_themselves(fields, says):
 def test_a_finished_student_of_one_space_stays_finished():
     told = Objectives(embedding_match=EmbeddingMatch(teacher="a")).described()["embedding_match"]
     assert told == {"weight": 1.0, "teacher": "a", "loss": "cosine", "projection": "keep"}
+
+
+def test_a_teacher_with_one_probability_for_all_has_no_rank_correlation():
+    mixed = SimpleNamespace(shares={"a": 0.5, "b": 0.5})
+    finding = _finding("mixture a + b", mixed, np.array([[0.5, 0.5, 0.5], [0.1, 0.4, 0.2]]))
+    assert finding.line.endswith("no rank correlation: a gives every pair one probability")
+    json.dumps(finding.to_json(), allow_nan=False)

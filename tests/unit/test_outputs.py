@@ -156,6 +156,16 @@ class TestFile:
         write(Path("/dev/null"))
         assert os.path.samestat(before, os.stat("/dev/null"))
 
+    def test_stdout_that_is_appended_to_a_file_loses_nothing(self, tmp_path):
+        (tmp_path / "log").write_text("before")
+        with (tmp_path / "log").open("a") as file:
+            stream = Path(f"/dev/fd/{file.fileno()}")
+            with pytest.raises(BadInput, match="is there already .6 bytes, which would be lost"):
+                write(stream)
+            assert (tmp_path / "log").read_text() == "before"
+            write(stream, overwrite=True)
+        assert (tmp_path / "log").read_text() == "new"
+
     def test_a_pipe_is_written_into(self, tmp_path):
         pipe, read = tmp_path / "pipe", []
         os.mkfifo(pipe)

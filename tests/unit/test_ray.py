@@ -1,9 +1,12 @@
 """Everything of `distill.ray` that needs no Ray: reading, keys, shards, what an actor does, what a driver counts."""
 
+import errno
 import gzip
 import json
 import sys
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +23,7 @@ from distill.ray.cluster import Actors
 from distill.ray.labelling import LabelActor, TeacherFolder
 from distill.ray.reading import PATH, PROBLEM, ROW, find_source, rows_of_file
 from distill.ray.shards import JOB, ShardFolder, row_keys, shard_name
-from distill.ray.storage import place_at
+from distill.ray.storage import files_below, place_at
 from distill.ray.tally import Tally
 from distill.runtime.opening import load
 from distill.signals import KeySet
@@ -187,6 +190,24 @@ class TestShards:
         left.write_bytes(b"half")
         folder.begin({})
         assert not left.exists()
+
+    def test_what_a_full_disk_left_of_the_first_write_is_nobodys(self, folder, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full_disk = SimpleNamespace(
+            **{
+                name: getattr(folder.place.filesystem, name)
+                for name in ("get_file_info", "create_dir", "open_output_stream")
+            },
+            move=full,
+        )
+        with pytest.raises(OSError, match="No space"):
+            ShardFolder(replace(folder.place, filesystem=full_disk)).begin({"a": 1})
+        assert [file.name for file in files_below(folder.place, hidden=True)] != []
+        folder.check({"a": 1}, [], overwrite=False)
+        folder.begin({"a": 1})
+        assert [file.name for file in files_below(folder.place, hidden=True)] == [JOB]
 
     def test_a_folder_of_others_is_refused(self, folder):
         folder.place.local.mkdir()

@@ -6,7 +6,17 @@ import yaml
 
 from distill.errors import BadInput
 from distill.recipe.reading import load_recipe
-from distill.recipe.schema import FreshBackbone, Recipe, TeacherBackbone
+from distill.recipe.schema import (
+    Data,
+    Export,
+    FreshBackbone,
+    Recipe,
+    Student,
+    Teacher,
+    TeacherBackbone,
+    Training,
+    TrainingStage,
+)
 from tests.conftest import ROOT, merge, write_recipe
 
 BI = {"kind": "bi_encoder", "backbone": "some/encoder"}
@@ -215,3 +225,31 @@ class TestResolved:
 
 def test_merge_of_the_test_helpers_keeps_what_is_not_named():
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"c": None}}) == {"a": {"b": 1, "c": None}}
+
+
+def test_sections_made_in_python_are_merged_like_those_of_a_file():
+    student = {"kind": "bi_encoder", "backbone": "m", "training": {"patience": 2}}
+    stage = {"data": {"train": "b.csv"}, "training": {"max_steps": 9}}
+    raw = {
+        "name": "x",
+        "data": {"train": "a.csv", "label_range": [0, 5]},
+        "teachers": {"t": {"kind": "cross_encoder", "backbone": {"layers": 2}}},
+        "student": student,
+        "objectives": {"labels": {}},
+        "training": {"epochs": 1},
+        "stages": {"one": stage, "two": {}},
+    }
+    made = {
+        "data": Data(**raw["data"]),
+        "teachers": {"t": Teacher(**raw["teachers"]["t"])},
+        "student": Student(**student),
+        "training": Training(epochs=1),
+        "stages": {"one": TrainingStage(data=Data(train="b.csv"), training=Training(max_steps=9)), "two": {}},
+    }
+    assert Recipe(**raw | made) == Recipe(**raw)
+    assert Recipe(**raw | made).stages["one"].training == Training(epochs=1, patience=2, max_steps=9)
+
+
+def test_an_export_that_is_named_twice_is_wanted_once():
+    wanted = Export(formats=("onnx", "onnx"), precisions=("int8", "fp32", "int8")).wanted
+    assert wanted == [("onnx", "int8"), ("onnx", "fp32")]

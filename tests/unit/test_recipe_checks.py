@@ -272,3 +272,36 @@ def test_fingerprints_keep_what_was_made_before_a_field_was_there():
     assert teacher.deciding()["training"]["auxiliary_learning_rate"] == 1e-2
     assert "auxiliary_learning_rate" not in Teacher(kind="bi_encoder", backbone="x").deciding()["training"]
     assert set(teacher.deciding(exclude={"training"})) == set(teacher.model_dump()) - {"training", "positive_from"}
+
+
+def test_a_name_too_long_for_a_folder_is_no_model(tmp_path):
+    baselines = {"long": {"kind": "paragraphs", "model": "a" * 300}}
+    assert problems(tmp_path, benchmark={"baselines": baselines})[0].startswith(
+        "benchmark.baselines.long.model: no model"
+    )
+
+
+def test_further_files_have_two_columns(tmp_path):
+    one = {"path": "a.csv", "columns": {"query": "text", "document": "text"}}
+    for key in ("labelled_pairs", "unlabelled_pairs"):
+        assert f"data.{key}.0.columns: query and document are both 'text'" in problems(tmp_path, data={key: one})[0]
+
+
+@pytest.mark.parametrize("lengths", [[64, 32], [32, 32], []])
+def test_bounds_of_lengths_rise_and_are_checked_before_anything_is_trained(tmp_path, lengths):
+    line = f"benchmark.lengths: {lengths} do not rise; upper bounds in tokens are expected, as [64, 128, 256]"
+    assert problems(tmp_path, benchmark={"lengths": lengths}) == [line]
+
+
+def test_a_teacher_of_the_report_is_one_of_the_recipe(tmp_path):
+    line = "benchmark.teachers: no teacher is called 'crss'; did you mean 'cross'?"
+    assert problems(tmp_path, benchmark={"teachers": ["cross", "crss"]}) == [line]
+
+
+def test_a_folder_called_tilde_is_not_made(tmp_path):
+    line = "output_dir: ~/runs/x: ~ is not the home folder here; write the whole path"
+    assert problems(tmp_path, ["output_dir=~/runs/x"]) == [line]
+    remote = {"kind": "remote", "endpoint": {"model": "m"}, "cache": "~/answers"}
+    assert problems(tmp_path, benchmark={"baselines": {"paid": remote}})[0].startswith(
+        "benchmark.baselines.paid.cache: ~"
+    )

@@ -241,6 +241,29 @@ class TestNumbers:
         assert load(tmp_path, ["training.tensorboard=off", "signals.live=yes"]).signals.live is True
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "line"),
+    [
+        ("sk-a-secret", "endpoint: a section is expected, as {key: value}"),
+        (
+            {"model": "m", "key_variable": "sk-a-secret"},
+            "endpoint.key_variable: the name of an environment variable is",
+        ),
+        ({"model": "m", "timeout_s": "sk-a-secret"}, "endpoint.timeout_s: a number is expected"),
+    ],
+)
+@pytest.mark.parametrize("place", ["teachers.paid", "benchmark.baselines.paid"])
+def test_a_key_in_the_wrong_field_is_not_repeated(tmp_path, place, endpoint, line):
+    section, *inner = place.split(".")
+    kind = "endpoint" if section == "teachers" else "remote"
+    changes = {"kind": kind, "endpoint": endpoint}
+    for name in reversed(inner):
+        changes = {name: changes}
+    with pytest.raises(BadInput) as caught:
+        load(tmp_path, **{section: changes})
+    assert f"{place}.{line}" in str(caught.value) and "secret" not in str(caught.value)
+
+
 def test_a_mapping_that_is_nested_too_deeply_is_refused():
     deep = {}
     for _ in range(3000):

@@ -16,6 +16,7 @@ from distill.endpoints import metered
 from distill.endpoints.answers import BadAnswer
 from distill.endpoints.budget import Budget, BudgetSpent
 from distill.endpoints.client import Client
+from distill.endpoints.ledger import JsonLines, budget_of
 from distill.endpoints.tokens import estimated_tokens, most_tokens
 from distill.errors import BadInput, JobFailed
 from distill.recipe.endpoint import Endpoint, Price
@@ -591,3 +592,10 @@ def test_the_budget_of_embeddings_stops_and_keeps_what_was_paid(tmp_path):
 def test_no_texts(tmp_path):
     with MisbehavingServer() as server:
         assert len(embeddings(server, tmp_path).encode([])) == 0
+
+
+@pytest.mark.parametrize("dollars", ["NaN", "-5.0", "Infinity"])
+def test_an_amount_that_is_none_does_not_lift_a_limit(tmp_path, dollars):
+    (tmp_path / "spending").write_text(f'{{"hold": "a", "dollars": {dollars}}}\n')
+    with pytest.raises(BadInput, match="spending: line 1 has .* dollars; restore the file"):
+        budget_of(JsonLines(tmp_path / "spending", dollars=int | float), 1.0)

@@ -6,7 +6,16 @@ import pyarrow as pa
 import pytest
 
 from distill.errors import BadInput
-from distill.signals import CachedSignals, Identity, LiveSignals, SignalCache, describe_scores, pair_keys, text_keys
+from distill.signals import (
+    MANIFEST,
+    CachedSignals,
+    Identity,
+    LiveSignals,
+    SignalCache,
+    describe_scores,
+    pair_keys,
+    text_keys,
+)
 
 TEXTS = [f"text {i}" for i in range(20)]
 
@@ -201,6 +210,20 @@ class TestCache:
         assert manifest["items"] == {"scores": 20, "embeddings": 0}
         assert manifest["scores"] == {"std": 0.5}
 
+    def test_what_half_precision_cannot_hold_is_refused(self, tmp_path):
+        cache = SignalCache(tmp_path, Identity("r", "cross_encoder", 8, dtype="float16"))
+        with pytest.raises(
+            BadInput, match=r"scores of up to 70000 do not fit into float16; set signals\.dtype=float32"
+        ):
+            cache.write("scores", pair_keys(["a", "b"], ["c", "d"]), np.array([1.0, -70000.0], dtype=np.float32))
+        assert cache.count("scores") == 0
+
+    def test_a_damaged_manifest_is_named(self, cache):
+        cache.folder.mkdir(parents=True)
+        (cache.folder / MANIFEST).write_text("{")
+        with pytest.raises(BadInput, match=f"{MANIFEST} is not valid JSON"):
+            cache.summary("cost")
+
     def test_finish_removes_what_killed_processes_left(self, cache):
         cache.write("scores", text_keys(TEXTS), np.zeros(20))
         dead, alive = (cache.folder / f".scores-0123456789abcdef.{pid}-1.tmp" for pid in (999999999, os.getppid()))
@@ -253,6 +276,10 @@ class TestDescription:
         assert described["median"] == 0
         assert described["std"] == pytest.approx(7.1063, abs=1e-4)  # √((100 + 1 + 1 + 100)/4)
         assert described["spearman_with_labels"] == pytest.approx(2 / 5**0.5)  # 4 / √(5·4)
+
+    def test_takes_logits_of_any_size(self):
+        with np.errstate(all="raise"):
+            assert describe_scores(np.array([-1000.0, 0.0]), None, "cross_encoder")["share_saturated"] == 0.5
 
     def test_of_constant_scores_has_no_correlation(self):
         assert "spearman_with_labels" not in describe_scores(np.zeros(3), np.array([0.0, 1.0, 1.0]), "bi_encoder")
