@@ -28,7 +28,7 @@ from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measu
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.measures import Bootstrap
-from distill.metrics.names import METRIC_NAMES
+from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES
 from distill.metrics.standing import value_of
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
@@ -183,7 +183,8 @@ def check_against(
     The metric is the earlier report's primary one if both reports have it, else that of the result.
 
     :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
-    :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
+    :param max_metric_drop: the maximum loss of the primary metric, such as 0.005; None does not check. Of a metric
+        where lower is better, a rise is the loss
     :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
         {value, low, high}}, metric_drop, failures
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
@@ -267,7 +268,8 @@ def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, A
         latency = latency / _slowdown([_samples(row, "latency_ms") for row in reference], False)
         throughput = throughput / _slowdown([_samples(row, "throughput_pairs_per_s") for row in reference], True)
     value_now, value_before = (value_of(row, metric) for row in (now, before))
-    drop = None if value_now is None or value_before is None else value_before - value_now
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    drop = None if value_now is None or value_before is None else sign * (value_before - value_now)
     return {
         "name": now["name"],
         "relative": bool(reference),
@@ -307,6 +309,6 @@ def _failures(row: Mapping[str, Any], max_slowdown: float | None, max_metric_dro
     drop = row["metric_drop"]
     if max_metric_drop is not None and drop is not None and drop > max_metric_drop:
         failures.append(
-            f"{METRIC_NAMES.get(row['metric'], row['metric'])} fell by {drop:.4f}, at most {max_metric_drop:g} is allowed"
+            f"{METRIC_NAMES.get(row['metric'], row['metric'])} {'rose' if row['metric'] in LOWER_IS_BETTER else 'fell'} by {drop:.4f}, at most {max_metric_drop:g} is allowed"
         )
     return failures

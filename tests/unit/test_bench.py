@@ -182,6 +182,15 @@ def test_the_metric_is_the_earlier_one_and_a_drop_that_is_undefined_is_refused(t
         check_against(now, tmp_path / "old.json", **LIMITS)
 
 
+def test_a_metric_where_lower_is_better_has_lost_where_it_rises(tmp_path):
+    report(tmp_path / "old.json", metric="ablation_mse", a=(10, 100, 0.10))
+    better = report(tmp_path / "new.json", metric="ablation_mse", a=(10, 100, 0.05))
+    assert check_against(better, tmp_path / "old.json", **LIMITS)[0]["metric_drop"] == pytest.approx(-0.05)
+    worse = report(tmp_path / "new.json", metric="ablation_mse", a=(10, 100, 0.15))
+    with pytest.raises(GateFailed, match="Ablation MSE rose by 0.0500, at most 0.005"):
+        check_against(worse, tmp_path / "old.json", **LIMITS)
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"rows": []}'])
 def test_what_is_no_report_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
