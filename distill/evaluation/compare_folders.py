@@ -171,7 +171,7 @@ def check_earlier(previous: Path, folders: Sequence[Path], pairs: Pairs) -> None
     _check_same_pairs(previous, earlier, pairs.fingerprint())
     known = [row["name"] for row in earlier["rows"]]
     names = _names(folders)
-    if not any(row.partition(" (")[0] in names for row in known):
+    if not any(row == name or row.startswith(f"{name} (") for row in known for name in names):
         raise BadInput(f"{previous} has none of {', '.join(names)}; it has {', '.join(known)}")
 
 

@@ -166,6 +166,15 @@ def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_
     assert "does not say which pairs it measured" in said
 
 
+def test_a_folder_with_a_bracket_in_its_name_is_found_in_an_earlier_report(tmp_path):
+    pairs = Pairs(["a"], ["b"], np.array([1.0]))
+    for name in ("student (1)", "student (1) (2 threads)"):
+        report(tmp_path / "old.json", fingerprint=pairs.fingerprint(), **{name: (10, 100, 0.8)})
+        check_earlier(tmp_path / "old.json", [tmp_path / "student (1)"], pairs)
+    with pytest.raises(BadInput, match="has none of teacher"):
+        check_earlier(tmp_path / "old.json", [tmp_path / "teacher"], pairs)
+
+
 def test_the_metric_is_the_earlier_one_and_a_drop_that_is_undefined_is_refused(tmp_path):
     report(tmp_path / "old.json", metric="roc_auc", a=(10, 100, 0.9), b=(5, 200, 0.9))
     now = report(tmp_path / "new.json", a=(10, 100, 0.8), b=(5, 200, 0.8))
