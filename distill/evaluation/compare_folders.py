@@ -188,8 +188,9 @@ def check_against(
     :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
         {value, low, high}}, metric_drop, failures
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
-    :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; or if a drop is to be
-        checked and a model's drop is undefined
+    :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; if a drop is to be
+        checked and a model's drop is undefined; or if slowdowns are to be checked, and the report is of another machine
+        and lacks the first model
     """
     earlier = _read(previous)
     _check_same_pairs(previous, earlier, _fingerprint(result))
@@ -201,9 +202,13 @@ def check_against(
         raise BadInput(f"{previous} has none of these models; it has {', '.join(before)}")
     now = {row["name"]: row for row in result["rows"]}
     machines = [(report.get("environment") or {}).get("cpu") for report in (earlier, result)]
-    reference = (
-        result["rows"][0]["name"] if machines[0] != machines[1] and result["rows"][0]["name"] in before else None
-    )
+    reference = None if machines[0] == machines[1] else str(result["rows"][0]["name"])
+    if reference is not None and reference not in before:
+        message = f"{previous} is of another machine ({machines[0]}; here {machines[1]}), and has no {reference}, relative to which speeds would be compared"
+        if max_slowdown is not None:
+            raise BadInput(f"{message}; name a model that it has first, or compare on its machine")
+        log.warning("%s: slowdowns are those of the machine as well", message)
+        reference = None
     metric = str(earlier["primary_metric"])
     if all(value_of(now[name], metric) is None or value_of(before[name], metric) is None for name in shared):
         metric = result["primary_metric"]

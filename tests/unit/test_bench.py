@@ -148,6 +148,15 @@ def test_on_another_machine_models_are_compared_relative_to_the_first(tmp_path):
         check_against(now, tmp_path / "old.json", **LIMITS)
 
 
+def test_speeds_of_two_machines_are_not_compared_without_the_first_model(tmp_path, caplog):
+    report(tmp_path / "old.json", cpu="fast", b=(5, 200, 0.79))
+    now = report(tmp_path / "new.json", cpu="slow", a=(20, 50, 0.8), b=(10, 100, 0.79))
+    with pytest.raises(BadInput, match=r"of another machine \(fast; here slow\), and has no a, relative to which"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+    assert check_against(now, tmp_path / "old.json", max_slowdown=None, max_metric_drop=0.005)
+    assert "slowdowns are those of the machine as well" in caplog.text
+
+
 def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_path, caplog):
     now = report(tmp_path / "new.json", a=(10, 100, 0.8))
     report(tmp_path / "old.json", fingerprint="fedcba9876543210", a=(10, 100, 0.8))
