@@ -251,19 +251,21 @@ def assemble(
     bootstrap: Bootstrap,
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
+    """Combine scores and measurements into the content of `benchmark.json`.
+
+    Shares and speed-ups refer to the first teacher's row; without one there are none.
 
     :param speed: the result of `measure_all`, by name; a missing row was not measured
     :param comparisons: names of two rows each, beside teachers, student and exports with the floor; rows without scores
         are skipped
     """
-    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
+    teacher = next((row.name for row in rows if row.role == "teacher"), None)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
-    compared_with = teacher if problems[teacher] is None else None
+    compared_with = None if teacher is None or problems[teacher] is not None else teacher
     quality = _Quality(scored, pairs, bootstrap, compared_with)
     metrics = {row.name: quality.metrics(row.name) for row in rows}
-    sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
-    primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
+    sound = [row.name for row in rows if problems[row.name] is None] or [rows[0].name]
+    primary = primary_metric(metrics[compared_with or sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
     broken = is_broken(described, primary)
@@ -624,13 +626,13 @@ def _described(
     n_parameters: int | None,
     metrics: Mapping[str, Mapping[str, Estimate]],
     speed: Mapping[str, Mapping[str, Any]],
-    teacher: str,
+    teacher: str | None,
 ) -> dict[str, Any]:
     """Return one row of `benchmark.json`, in the documented form."""
     measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _unmeasured(row)
     pace = measured["throughput_pairs_per_s"]
-    teacher_speed = speed.get(teacher)  # a teacher that is not a model has no speed
-    kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
+    teacher_speed = None if teacher is None else speed.get(teacher)  # a teacher that is not a model has no speed
+    kept = {} if teacher in (None, row.name) else retention(metrics[row.name], metrics[teacher])
     return {
         "name": row.name,
         "role": row.role,
@@ -641,7 +643,7 @@ def _described(
         "size_mb": measured["size_mb"],
         "peak_memory_mb": measured["peak_memory_mb"],
         "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()},
-        **kept,
+        "retention": kept,
         "latency_ms": measured["latency_ms"],
         "throughput_pairs_per_s": pace,
         "speedup": None if pace is None or teacher_speed is None else pace / teacher_speed["throughput_pairs_per_s"],
@@ -659,13 +661,14 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
 
     The floor is not among them: which row that is, only the metrics say.
     """
-    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
+    teachers = [row.name for row in rows if row.role == "teacher"][:1]
     exports = [(row.name, "student") for row in rows if row.role == "export"]
-    exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
+    exports += [(row.name, teacher) for row in rows if row.role == "teacher_export" for teacher in teachers]
     after = [row.name for row in rows if row.role == "stage"]
     steps = [*pairwise(["untrained", *after, "student"])] if after else []  # the gain of each stage
     stages = [(later, earlier) for earlier, later in steps]
-    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *exports]
+    matched = [(teacher, "student") for teacher in teachers]
+    return [("student", "control"), ("control", "untrained"), *matched, *stages, *exports]
 
 
 def said_of_pairs(pairs: Pairs, metric: str) -> list[str]:
@@ -748,6 +751,8 @@ def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str
     notes += _cost_notes(run, rows)
     if any(row.black_box is not None for row in rows[:1]):
         notes.append("No × teacher is stated: the teacher that is matched has no speed to compare with.")
+    if run.recipe.student is not None and all(row.role != "teacher" for row in rows):
+        notes.append("No teacher has a row: no share of its quality and no × teacher is stated.")
     if any(_is_remote(run, row) for row in rows):
         notes.append("The speed of a remote baseline is its network's and is not measured.")
     if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):

@@ -140,6 +140,20 @@ def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     assert said_of_quality({**result, "comparisons": [other]}) == []
 
 
+def test_a_report_without_a_teacher_states_no_share_of_one(tmp_path):
+    """`benchmark.teachers: []` made the untrained student the teacher: "97 % of the teacher’s ROC-AUC"."""
+    labels = (np.arange(120) % 2).astype(np.float32)
+    pairs = Pairs([f"q{i}" for i in range(120)], [f"d{i}" for i in range(120)], labels)
+    rows = [BenchmarkEntry(role, role, tmp_path, None, None, None) for role in ("untrained", "student", "control")]
+    scored = {row.name: Scored(labels + place, labels, 1) for place, row in enumerate(rows)}
+    speed = {row.name: {**_UNMEASURED, "throughput_pairs_per_s": 10.0} for row in rows}
+    result = assemble(rows, scored, speed, pairs, bootstrap=Bootstrap(20, 0), comparisons=_comparisons(rows))
+    assert [row["retention"] for row in result["rows"]] == [{}, {}, {}]
+    assert {row["speedup"] for row in result["rows"]} == {None}
+    assert not any(name.startswith("teacher") for row in result["rows"] for name in row["metrics"])
+    assert [one["name"] for one in result["comparisons"]] == ["student − control", "control − untrained"]
+
+
 @pytest.mark.parametrize(
     ("labels", "metric", "said"),
     [
