@@ -84,6 +84,12 @@ def test_what_is_under_the_floor_is_said_in_headline_and_notes():
     )
 
 
+def test_the_headline_warns_of_a_model_whose_share_of_a_teacher_is_unknown():
+    rows = with_standing([row("student", "student", 0.65), row("tfidf", "baseline", 0.82, "tfidf")], None, "roc_auc")
+    content = BenchmarkResults.of({"rows": rows, "primary_metric": "roc_auc"})
+    assert headline(content) == "student: ROC-AUC 0.650. Worse than TF-IDF, which counts common terms: student"
+
+
 def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes():
     rows = [*ROWS[1:3], row("student", "student", 0.84), row("tfidf", "baseline", 0.82, "tfidf")]
     rows = with_standing(rows, None, "roc_auc")
