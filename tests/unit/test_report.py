@@ -447,6 +447,12 @@ def test_table_comes_first_and_is_a_table_for_a_screen_reader():
     assert len(ids) == len(set(ids))
 
 
+def test_pictures_are_described_in_their_own_units():
+    pictures = draw(BenchmarkResults.of(benchmark()))
+    assert " ms" in pictures.quality_latency[0].about and "pairs/s" not in pictures.quality_latency[0].about
+    assert " pairs/s" in pictures.quality_throughput[0].about and " ms" not in pictures.quality_throughput[0].about
+
+
 def test_each_number_has_its_interval_and_each_row_its_precision():
     text, parsed = page(benchmark())
     assert "0.915 <small>.906–.923</small>" in text
