@@ -7,6 +7,7 @@ model. The processes take turns, so that other load slows all models alike. Ever
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +35,16 @@ from distill.evaluation.teacher_exports import (
     wanted_teacher_exports,
     with_split,
 )
-from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
+from distill.files.artefact import (
+    Artefact,
+    content_hash,
+    new_file,
+    new_folder,
+    read_card,
+    read_json,
+    revision,
+    write_card,
+)
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.metrics.names import METRIC_NAMES
@@ -148,12 +158,7 @@ def benchmark(run: Run) -> None:
     if not rows:
         raise BadInput("this recipe has no model to measure; add teachers, a student or benchmark.baselines")
     inputs = _inputs(run, rows)
-    report = run.report / "benchmark.json"
-    if (
-        report.is_file()
-        and json.loads(report.read_text(encoding="utf-8")).get("inputs") == inputs
-        and not run.recipe.overwrite
-    ):
+    if not run.recipe.overwrite and _is_of(run.report / "benchmark.json", inputs):
         log.info("%s is finished", run.report)
         return
     models = {row.name: row.path for row in rows if row.role != "baseline"}
@@ -195,6 +200,15 @@ def benchmark(run: Run) -> None:
     write_model_cards(run, result, models)
     write_report(result, run.report)  # last: once it exists, the stage is finished
     log.info("report: %s", run.report / "index.html")
+
+
+def _is_of(report: Path, inputs: Mapping[str, Any]) -> bool:
+    """Tell whether a report is there and has these inputs; one that cannot be read is made again."""
+    try:
+        return report.is_file() and read_json(report).get("inputs") == inputs
+    except BadInput as error:
+        log.warning("%s; the report is made again", error)
+        return False
 
 
 def _calibrated(
@@ -546,10 +560,9 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     `overwrite` scores anew.
     """
     kept = _stored_scores(run, row, pairs)
-    if kept.is_file() and not run.recipe.overwrite:
-        with np.load(kept) as stored:
-            known = int(stored["n_parameters"])
-            return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
+    stored = None if run.recipe.overwrite else _read_scores(kept)
+    if stored is not None:
+        return stored
     scorer = _opened(run, row)
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
@@ -560,6 +573,19 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
     return scored
+
+
+def _read_scores(path: Path) -> Scored | None:
+    """Return stored scores; None if there are none, or the file cannot be read, as after a power failure."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            known = int(stored["n_parameters"])
+            return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be read (%s); the pairs are scored again", path, error)
+        return None
 
 
 def _stored_scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Path:

@@ -10,7 +10,6 @@ shares of the dial on the validation pairs, and the chosen cascade against teach
 see `distill.metrics.noninferiority`. As a baseline, the same share of pairs is drawn at random.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from distill.evaluation.benchmark import (
 )
 from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
-from distill.files.artefact import new_folder, read_card, write_card, write_json
+from distill.files.artefact import new_folder, read_card, read_json, write_card, write_json
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Estimate, evaluate_scores, metric_value, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
@@ -359,6 +358,9 @@ def _draw(dial: Mapping[str, Any], path: Path) -> None:
 
 
 def read_dial(folder: Path) -> dict[str, Any]:
-    """Read the dial of a cascade's folder."""
-    dial: dict[str, Any] = json.loads((folder / DIAL).read_text(encoding="utf-8"))
+    """Read the dial of a cascade's folder.
+
+    :raises BadInput: if it is missing or damaged
+    """
+    dial: dict[str, Any] = read_json(folder / DIAL)
     return dial

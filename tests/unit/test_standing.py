@@ -1,5 +1,7 @@
 """What a row's quality is worth: worked by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from distill.evaluation.benchmark import (
     BenchmarkEntry,
     Scored,
     _comparisons,
+    _is_of,
+    _read_scores,
     assemble,
     said_of_pairs,
     said_of_quality,
@@ -225,3 +229,16 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
         ["student − control"] if broken == "teacher" else ["control − teacher"]
     )
     BenchmarkResults.of(result)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 40, 300])
+def test_what_a_power_failure_left_of_scores_or_a_report_is_made_again(n_bytes, tmp_path, caplog):
+    """Both ended every later start with a traceback."""
+    scores, report = tmp_path / "scores.npz", tmp_path / "benchmark.json"
+    np.savez(scores, scores=np.ones(2), unit=np.ones(2), n_parameters=-1)
+    report.write_text(json.dumps({"inputs": {"a": 1}, "rows": ["x" * 400]}))
+    assert _read_scores(scores).n_parameters is None and _is_of(report, {"a": 1}) and not _is_of(report, {"a": 2})
+    for path in (scores, report):
+        path.write_bytes(path.read_bytes()[:n_bytes])
+    assert _read_scores(scores) is None and not _is_of(report, {"a": 1})
+    assert "the pairs are scored again" in caplog.text and "the report is made again" in caplog.text
