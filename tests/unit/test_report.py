@@ -260,6 +260,13 @@ def test_json_takes_arrays_and_estimates_and_has_no_nan(tmp_path):
     }
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_reported():
+    """Its report ended in a traceback after all measurements."""
+    content = BenchmarkResults.of({"rows": [{"name": os.fsdecode(b"model-\xff"), "path": os.fsdecode(b"\xff")}]})
+    assert content.labels == ["model-\\udcff"]
+    json.dumps(content.raw, ensure_ascii=False).encode()
+
+
 def test_csv_has_one_flat_line_a_row(written):
     with (written[0] / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
