@@ -20,7 +20,8 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
-from distill.data.pairs import Pairs, pairs_of
+from distill.data.pairs import Pairs as LabelledPairs  # `Pairs` of this module is the old name of TextPairs
+from distill.data.pairs import pairs_of
 from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
@@ -181,7 +182,7 @@ def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
     )
 
 
-def held_back_pairs(run: Run) -> Pairs:
+def held_back_pairs(run: Run) -> LabelledPairs:
     """Return the pairs for the gate of a run's student: the first of validation, and some of every script, with labels.
 
     An asymmetric student is checked on texts of its own side, which have no labels.
