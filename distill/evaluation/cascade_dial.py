@@ -112,8 +112,11 @@ def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
             f"the teacher {name} is of kind {run.recipe.black_boxes[name].form}, no model that a cascade could ask; set "
             f"cascade.teacher to a model (there are: {known})"
         )
+    if run.student_section.asymmetric is not None:  # a recipe without a student is refused, too
+        raise BadInput(
+            "an asymmetric student reads one side of pairs, and a cascade's student scores pairs; leave out student.asymmetric"
+        )
     teacher = teacher_row(run, name)
-    _ = run.student_section  # refuses a recipe without a student
     rows = student_rows(run)
     exports = [row for row in rows if row.role == "export"]
     students = exports or [row for row in rows if row.role == "student"]

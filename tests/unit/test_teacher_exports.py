@@ -4,6 +4,8 @@ from shutil import copytree
 
 import pytest
 
+from distill.errors import BadInput
+from distill.evaluation.cascade_dial import _models
 from distill.evaluation.teacher_exports import (
     keep_refusal,
     refusal,
@@ -17,6 +19,11 @@ from distill.report.tables import measuring_ended, pairs_measured
 from distill.report.words import headline, kept
 from distill.run import Run
 from tests.conftest import BI_TEACHER, make_run
+
+FRESH = {
+    "kind": "bi_encoder",
+    "backbone": {"tokenizer": "wordpiece", "vocabulary": 300, "layers": 1, "width": 16, "heads": 1},
+}
 
 
 def row(name, role, runtime, precision, per_second, **more):
@@ -183,3 +190,14 @@ def test_a_recipe_without_a_student_exports_no_teacher(tmp_path):
     base["benchmark"]["teacher_exports"] = ["fp32"]
     with pytest.raises(ValueError, match="there is none; leave it out"):
         Recipe.model_validate(base)
+
+
+def test_a_cascade_without_a_teacher_or_with_one_side_is_refused(tmp_path):
+    stated = make_run(tmp_path / "labels", student=FRESH).recipe.model_dump(mode="json")
+    with pytest.raises(BadInput, match="has no teacher to compare the student with"):
+        _models(Run(Recipe.model_validate({**stated, "teachers": {}, "objectives": {"labels": {}}})))
+    match = {"embedding_match": {"teacher": "bi"}}
+    one_side = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "asymmetric": {"side": "query"}}
+    run = make_run(tmp_path / "one", teachers={"bi": BI_TEACHER}, objectives=match, student=one_side)
+    with pytest.raises(BadInput, match="reads one side of pairs"):
+        _models(run)
