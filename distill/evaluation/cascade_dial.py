@@ -35,6 +35,7 @@ from distill.files.artefact import new_folder, read_card, read_json, write_card,
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Estimate, evaluate_scores, metric_value, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
+from distill.metrics.standing import problem_of
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
 from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
@@ -75,7 +76,7 @@ def measure_cascade(run: Run) -> None:
     if validation.labels is None or evaluation.labels is None:
         raise BadInput("a cascade is fitted on labels; this recipe's pairs have none")
     held_back, evaluated = (
-        _Part(run, pairs, *(score_row(run, row, pairs).scores.astype(np.float64) for row in (student, teacher)))
+        _Part(run, pairs, *(_scores(run, row, pairs) for row in (student, teacher)))
         for pairs in (validation, evaluation)
     )
     cascade = fit_cascade(held_back.student, held_back.teacher, validation.labels)
@@ -101,6 +102,18 @@ def measure_cascade(run: Run) -> None:
         card = run.card("cascade", "cascade", inputs, inputs["models"])
         write_card(folder, card)
     log.info("cascade: %s; %s", run.cascade, dial["verdict"])
+
+
+def _scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> np.ndarray:
+    """Return a model's scores. *Shape:* (n_pairs,), float64.
+
+    :raises BadInput: if they are not finite or all equal
+    """
+    scores = score_row(run, row, pairs).scores.astype(np.float64)
+    problem = problem_of(scores)
+    if problem is not None:
+        raise BadInput(f"{row.name}: {problem}; a cascade needs two models that tell pairs apart")
+    return scores
 
 
 def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:

@@ -2,9 +2,12 @@
 
 from shutil import copytree
 
+import numpy as np
 import pytest
 
 from distill.errors import BadInput
+from distill.evaluation import cascade_dial
+from distill.evaluation.benchmark import BenchmarkEntry, Scored
 from distill.evaluation.cascade_dial import _models
 from distill.evaluation.teacher_exports import (
     keep_refusal,
@@ -201,3 +204,14 @@ def test_a_cascade_without_a_teacher_or_with_one_side_is_refused(tmp_path):
     run = make_run(tmp_path / "one", teachers={"bi": BI_TEACHER}, objectives=match, student=one_side)
     with pytest.raises(BadInput, match="reads one side of pairs"):
         _models(run)
+
+
+def test_a_cascade_of_a_model_without_finite_scores_is_refused(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    models = [BenchmarkEntry(name, name, tmp_path, None, None, None) for name in ("student", "teacher")]
+    monkeypatch.setattr(cascade_dial, "_models", lambda _: models)
+    monkeypatch.setattr(
+        cascade_dial, "score_row", lambda *_: Scored(np.full(len(_[2]), np.nan), np.zeros(len(_[2])), 1)
+    )
+    with pytest.raises(BadInput, match="student: .* scores are not finite.*; a cascade needs two models"):
+        cascade_dial.measure_cascade(run)
