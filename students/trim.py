@@ -77,7 +77,7 @@ def trim_folder(
     kind = check_model_folder(source)
     _check_has_word_embeddings(source)
     check_unchanged(source)  # the trimmed model gets its own card, which would hide changes to the source's files
-    input_paths: list[str | Path] = [source, *(_source_file(text) for text in texts)]
+    input_paths: list[str | Path] = [source, *(_file_and_columns(text)[0] for text in texts)]
     ours = _recognised_by(target)
     check_output_folder(target, inputs=input_paths, ours=ours, overwrite=overwrite)
     if changed is not None:
@@ -162,17 +162,19 @@ def _check_has_word_embeddings(source: Path) -> None:
 def _read(texts: Sequence[str]) -> Corpus:
     corpus = Corpus()
     for argument in texts:
-        name, colon, columns = (argument, "", "") if os.path.exists(argument) else argument.partition(":")
-        for column in columns.split(",") if colon else ["text"]:
-            column_texts = read_texts(name, column, section="--texts FILE:COLUMN", gaps=True)
-            corpus.add(f"{Path(name).name.partition('.')[0]} {column}".removesuffix(" text"), column_texts)
+        path, columns = _file_and_columns(argument)
+        for column in columns:
+            column_texts = read_texts(path, column, section="--texts FILE:COLUMN", gaps=True)
+            corpus.add_column(f"{Path(path).name.partition('.')[0]} {column}".removesuffix(" text"), column_texts)
     if not corpus.sources:
         raise BadInput("--texts: no text was found in the files; the tokens that they use are what is kept")
     return corpus
 
 
-def _source_file(argument: str) -> str:
-    return argument.partition(":")[0]
+def _file_and_columns(argument: str) -> tuple[str, list[str]]:
+    """Return the file and the columns of FILE:COLUMN,COLUMN; a file that exists under the whole name is that file."""
+    path, colon, columns = (argument, "", "") if os.path.exists(argument) else argument.partition(":")
+    return path, columns.split(",") if colon else ["text"]
 
 
 def _list_changed(report: TrimReport, path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:

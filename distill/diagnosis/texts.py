@@ -1,7 +1,8 @@
 """Checks of the pairs themselves, without a model: sides, labels, copies between parts, scripts."""
 
-import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ _LEAST = 50  # pairs; with fewer, a classifier's accuracy and a ROC-AUC are not 
 _TOLD_APART, _LIKE_OTHER = 0.9, 0.3  # share of recognised texts: at least in training; at most if swapped
 _SWAPPED_ROWS, _MIXED = 0.05, 0.02  # shares of rows: at least with both texts swapped, at most with one
 _COPIED, _COPIED_PAIRS = 0.9, 0.05  # least cosine of character 4-grams; least share of evaluation pairs
-_LETTERS_AND_DIGITS = re.compile(r"[\W_]+")
 _AT_ONCE = 256
 
 
@@ -164,8 +164,15 @@ def check_floor(pairs: Pairs, floor: np.ndarray) -> list[Finding]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _bare_sign(sign: str) -> str:
+    # the vowel signs of Devanagari or Thai are marks, no letters: without them different words are alike
+    return sign if sign.isalnum() or unicodedata.category(sign)[0] == "M" else " "
+
+
 def _bare(text: str) -> str:
-    return _LETTERS_AND_DIGITS.sub(" ", text_key(text).casefold()).strip()
+    """Return the letters and digits of a text in lower case, with one space in place of everything between them."""
+    return " ".join("".join(map(_bare_sign, text_key(text).casefold())).split())
 
 
 def check_copies(train: Pairs, evaluation: Pairs) -> list[Finding]:

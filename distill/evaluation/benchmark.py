@@ -7,6 +7,7 @@ model. The processes take turns, so that other load slows all models alike. Ever
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +35,16 @@ from distill.evaluation.teacher_exports import (
     wanted_teacher_exports,
     with_split,
 )
-from distill.files.artefact import Artefact, content_hash, new_file, new_folder, read_card, revision, write_card
+from distill.files.artefact import (
+    Artefact,
+    content_hash,
+    new_file,
+    new_folder,
+    read_card,
+    read_json,
+    revision,
+    write_card,
+)
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.metrics.names import METRIC_NAMES
@@ -148,12 +158,7 @@ def benchmark(run: Run) -> None:
     if not rows:
         raise BadInput("this recipe has no model to measure; add teachers, a student or benchmark.baselines")
     inputs = _inputs(run, rows)
-    report = run.report / "benchmark.json"
-    if (
-        report.is_file()
-        and json.loads(report.read_text(encoding="utf-8")).get("inputs") == inputs
-        and not run.recipe.overwrite
-    ):
+    if not run.recipe.overwrite and _is_of(run.report / "benchmark.json", inputs):
         log.info("%s is finished", run.report)
         return
     models = {row.name: row.path for row in rows if row.role != "baseline"}
@@ -195,6 +200,15 @@ def benchmark(run: Run) -> None:
     write_model_cards(run, result, models)
     write_report(result, run.report)  # last: once it exists, the stage is finished
     log.info("report: %s", run.report / "index.html")
+
+
+def _is_of(report: Path, inputs: Mapping[str, Any]) -> bool:
+    """Tell whether a report is there and has these inputs; one that cannot be read is made again."""
+    try:
+        return report.is_file() and read_json(report).get("inputs") == inputs
+    except BadInput as error:
+        log.warning("%s; the report is made again", error)
+        return False
 
 
 def _calibrated(
@@ -251,19 +265,21 @@ def assemble(
     bootstrap: Bootstrap,
     comparisons: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Combine scores and measurements into the content of `benchmark.json`; ratios refer to the first teacher's row.
+    """Combine scores and measurements into the content of `benchmark.json`.
+
+    Shares and speed-ups refer to the first teacher's row; without one there are none.
 
     :param speed: the result of `measure_all`, by name; a missing row was not measured
     :param comparisons: names of two rows each, beside teachers, student and exports with the floor; rows without scores
         are skipped
     """
-    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
+    teacher = next((row.name for row in rows if row.role == "teacher"), None)
     problems = {row.name: problem_of(scored[row.name].scores) for row in rows}
-    compared_with = teacher if problems[teacher] is None else None
+    compared_with = None if teacher is None or problems[teacher] is not None else teacher
     quality = _Quality(scored, pairs, bootstrap, compared_with)
     metrics = {row.name: quality.metrics(row.name) for row in rows}
-    sound = [row.name for row in rows if problems[row.name] is None] or [teacher]
-    primary = primary_metric(metrics[teacher if teacher in sound else sound[0]], pairs.labels)
+    sound = [row.name for row in rows if problems[row.name] is None] or [rows[0].name]
+    primary = primary_metric(metrics[compared_with or sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
     broken = is_broken(described, primary)
@@ -544,10 +560,9 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     `overwrite` scores anew.
     """
     kept = _stored_scores(run, row, pairs)
-    if kept.is_file() and not run.recipe.overwrite:
-        with np.load(kept) as stored:
-            known = int(stored["n_parameters"])
-            return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
+    stored = None if run.recipe.overwrite else _read_scores(kept)
+    if stored is not None:
+        return stored
     scorer = _opened(run, row)
     n_items = len(pairs) if scorer.kind == "cross_encoder" else len({*pairs.queries, *pairs.documents})
     with progress(f"{row.name}: scoring", n_items) as report, reaching(report, n_items) as count:
@@ -558,6 +573,19 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
     return scored
+
+
+def _read_scores(path: Path) -> Scored | None:
+    """Return stored scores; None if there are none, or the file cannot be read, as after a power failure."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            known = int(stored["n_parameters"])
+            return Scored(stored["scores"], stored["unit"], None if known < 0 else known)
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s cannot be read (%s); the pairs are scored again", path, error)
+        return None
 
 
 def _stored_scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Path:
@@ -624,13 +652,13 @@ def _described(
     n_parameters: int | None,
     metrics: Mapping[str, Mapping[str, Estimate]],
     speed: Mapping[str, Mapping[str, Any]],
-    teacher: str,
+    teacher: str | None,
 ) -> dict[str, Any]:
     """Return one row of `benchmark.json`, in the documented form."""
     measured = {"parameters": n_parameters, **speed[row.name]} if speed.get(row.name) else _unmeasured(row)
     pace = measured["throughput_pairs_per_s"]
-    teacher_speed = speed.get(teacher)  # a teacher that is not a model has no speed
-    kept = {"retention": {}} if row.name == teacher else {"retention": retention(metrics[row.name], metrics[teacher])}
+    teacher_speed = None if teacher is None else speed.get(teacher)  # a teacher that is not a model has no speed
+    kept = {} if teacher in (None, row.name) else retention(metrics[row.name], metrics[teacher])
     return {
         "name": row.name,
         "role": row.role,
@@ -641,7 +669,7 @@ def _described(
         "size_mb": measured["size_mb"],
         "peak_memory_mb": measured["peak_memory_mb"],
         "metrics": {name: estimate.to_dict() for name, estimate in metrics[row.name].items()},
-        **kept,
+        "retention": kept,
         "latency_ms": measured["latency_ms"],
         "throughput_pairs_per_s": pace,
         "speedup": None if pace is None or teacher_speed is None else pace / teacher_speed["throughput_pairs_per_s"],
@@ -659,13 +687,14 @@ def _comparisons(rows: Sequence[BenchmarkEntry]) -> list[tuple[str, str]]:
 
     The floor is not among them: which row that is, only the metrics say.
     """
-    teacher = next((row.name for row in rows if row.role == "teacher"), rows[0].name)
+    teachers = [row.name for row in rows if row.role == "teacher"][:1]
     exports = [(row.name, "student") for row in rows if row.role == "export"]
-    exports += [(row.name, teacher) for row in rows if row.role == "teacher_export"]
+    exports += [(row.name, teacher) for row in rows if row.role == "teacher_export" for teacher in teachers]
     after = [row.name for row in rows if row.role == "stage"]
     steps = [*pairwise(["untrained", *after, "student"])] if after else []  # the gain of each stage
     stages = [(later, earlier) for earlier, later in steps]
-    return [("student", "control"), ("control", "untrained"), (teacher, "student"), *stages, *exports]
+    matched = [(teacher, "student") for teacher in teachers]
+    return [("student", "control"), ("control", "untrained"), *matched, *stages, *exports]
 
 
 def said_of_pairs(pairs: Pairs, metric: str) -> list[str]:
@@ -748,6 +777,8 @@ def _notes(run: Run, rows: list[BenchmarkEntry], speed: Mapping[str, Mapping[str
     notes += _cost_notes(run, rows)
     if any(row.black_box is not None for row in rows[:1]):
         notes.append("No × teacher is stated: the teacher that is matched has no speed to compare with.")
+    if run.recipe.student is not None and all(row.role != "teacher" for row in rows):
+        notes.append("No teacher has a row: no share of its quality and no × teacher is stated.")
     if any(_is_remote(run, row) for row in rows):
         notes.append("The speed of a remote baseline is its network's and is not measured.")
     if any(speed.get(row.name, _UNMEASURED)["precision"] == "bf16" for row in rows):

@@ -10,7 +10,6 @@ shares of the dial on the validation pairs, and the chosen cascade against teach
 see `distill.metrics.noninferiority`. As a baseline, the same share of pairs is drawn at random.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -32,10 +31,11 @@ from distill.evaluation.benchmark import (
 )
 from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
-from distill.files.artefact import new_folder, read_card, write_card, write_json
+from distill.files.artefact import new_folder, read_card, read_json, write_card, write_json
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Estimate, evaluate_scores, metric_value, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
+from distill.metrics.standing import problem_of
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
 from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
@@ -76,7 +76,7 @@ def measure_cascade(run: Run) -> None:
     if validation.labels is None or evaluation.labels is None:
         raise BadInput("a cascade is fitted on labels; this recipe's pairs have none")
     held_back, evaluated = (
-        _Part(run, pairs, *(score_row(run, row, pairs).scores.astype(np.float64) for row in (student, teacher)))
+        _Part(run, pairs, *(_scores(run, row, pairs) for row in (student, teacher)))
         for pairs in (validation, evaluation)
     )
     cascade = fit_cascade(held_back.student, held_back.teacher, validation.labels)
@@ -104,6 +104,18 @@ def measure_cascade(run: Run) -> None:
     log.info("cascade: %s; %s", run.cascade, dial["verdict"])
 
 
+def _scores(run: Run, row: BenchmarkEntry, pairs: Pairs) -> np.ndarray:
+    """Return a model's scores. *Shape:* (n_pairs,), float64.
+
+    :raises BadInput: if they are not finite or all equal
+    """
+    scores = score_row(run, row, pairs).scores.astype(np.float64)
+    problem = problem_of(scores)
+    if problem is not None:
+        raise BadInput(f"{row.name}: {problem}; a cascade needs two models that tell pairs apart")
+    return scores
+
+
 def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
     """Return the student (an int8 export, else any export, else the student itself) and the teacher."""
     name = run.recipe.cascade.teacher or primary_teacher(run)
@@ -113,8 +125,11 @@ def _models(run: Run) -> tuple[BenchmarkEntry, BenchmarkEntry]:
             f"the teacher {name} is of kind {run.recipe.black_boxes[name].form}, no model that a cascade could ask; set "
             f"cascade.teacher to a model (there are: {known})"
         )
+    if run.student_section.asymmetric is not None:  # a recipe without a student is refused, too
+        raise BadInput(
+            "an asymmetric student reads one side of pairs, and a cascade's student scores pairs; leave out student.asymmetric"
+        )
     teacher = teacher_row(run, name)
-    _ = run.student_section  # refuses a recipe without a student
     rows = student_rows(run)
     exports = [row for row in rows if row.role == "export"]
     students = exports or [row for row in rows if row.role == "student"]
@@ -359,6 +374,9 @@ def _draw(dial: Mapping[str, Any], path: Path) -> None:
 
 
 def read_dial(folder: Path) -> dict[str, Any]:
-    """Read the dial of a cascade's folder."""
-    dial: dict[str, Any] = json.loads((folder / DIAL).read_text(encoding="utf-8"))
+    """Read the dial of a cascade's folder.
+
+    :raises BadInput: if it is missing or damaged
+    """
+    dial: dict[str, Any] = read_json(folder / DIAL)
     return dial

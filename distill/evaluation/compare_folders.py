@@ -28,7 +28,7 @@ from distill.evaluation.benchmark import BenchmarkEntry, Scored, assemble, measu
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card, read_json
 from distill.metrics.measures import Bootstrap
-from distill.metrics.names import METRIC_NAMES
+from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES
 from distill.metrics.standing import value_of
 from distill.progress import progress
 from distill.recipe.schema import Benchmark
@@ -171,7 +171,7 @@ def check_earlier(previous: Path, folders: Sequence[Path], pairs: Pairs) -> None
     _check_same_pairs(previous, earlier, pairs.fingerprint())
     known = [row["name"] for row in earlier["rows"]]
     names = _names(folders)
-    if not any(row.partition(" (")[0] in names for row in known):
+    if not any(row == name or row.startswith(f"{name} (") for row in known for name in names):
         raise BadInput(f"{previous} has none of {', '.join(names)}; it has {', '.join(known)}")
 
 
@@ -183,12 +183,14 @@ def check_against(
     The metric is the earlier report's primary one if both reports have it, else that of the result.
 
     :param max_slowdown: the maximum ratio of median latencies and of throughputs, such as 1.10; None does not check
-    :param max_metric_drop: the maximum drop of the primary metric, such as 0.005; None does not check
+    :param max_metric_drop: the maximum loss of the primary metric, such as 0.005; None does not check. Of a metric
+        where lower is better, a rise is the loss
     :returns: a row for each model that both reports have: name, relative, metric, slowdown {latency, throughput:
         {value, low, high}}, metric_drop, failures
     :raises GateFailed: if a model is slower or worse; a slowdown only counts if its whole interval is above 1
-    :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; or if a drop is to be
-        checked and a model's drop is undefined
+    :raises BadInput: if the file is not a report, has none of these models, or is of other pairs; if a drop is to be
+        checked and a model's drop is undefined; or if slowdowns are to be checked, and the report is of another machine
+        and lacks the first model
     """
     earlier = _read(previous)
     _check_same_pairs(previous, earlier, _fingerprint(result))
@@ -200,9 +202,13 @@ def check_against(
         raise BadInput(f"{previous} has none of these models; it has {', '.join(before)}")
     now = {row["name"]: row for row in result["rows"]}
     machines = [(report.get("environment") or {}).get("cpu") for report in (earlier, result)]
-    reference = (
-        result["rows"][0]["name"] if machines[0] != machines[1] and result["rows"][0]["name"] in before else None
-    )
+    reference = None if machines[0] == machines[1] else str(result["rows"][0]["name"])
+    if reference is not None and reference not in before:
+        message = f"{previous} is of another machine ({machines[0]}; here {machines[1]}), and has no {reference}, relative to which speeds would be compared"
+        if max_slowdown is not None:
+            raise BadInput(f"{message}; name a model that it has first, or compare on its machine")
+        log.warning("%s: slowdowns are those of the machine as well", message)
+        reference = None
     metric = str(earlier["primary_metric"])
     if all(value_of(now[name], metric) is None or value_of(before[name], metric) is None for name in shared):
         metric = result["primary_metric"]
@@ -267,7 +273,8 @@ def _compared(now: Any, before: Any, reference: Any, metric: str) -> dict[str, A
         latency = latency / _slowdown([_samples(row, "latency_ms") for row in reference], False)
         throughput = throughput / _slowdown([_samples(row, "throughput_pairs_per_s") for row in reference], True)
     value_now, value_before = (value_of(row, metric) for row in (now, before))
-    drop = None if value_now is None or value_before is None else value_before - value_now
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    drop = None if value_now is None or value_before is None else sign * (value_before - value_now)
     return {
         "name": now["name"],
         "relative": bool(reference),
@@ -307,6 +314,6 @@ def _failures(row: Mapping[str, Any], max_slowdown: float | None, max_metric_dro
     drop = row["metric_drop"]
     if max_metric_drop is not None and drop is not None and drop > max_metric_drop:
         failures.append(
-            f"{METRIC_NAMES.get(row['metric'], row['metric'])} fell by {drop:.4f}, at most {max_metric_drop:g} is allowed"
+            f"{METRIC_NAMES.get(row['metric'], row['metric'])} {'rose' if row['metric'] in LOWER_IS_BETTER else 'fell'} by {drop:.4f}, at most {max_metric_drop:g} is allowed"
         )
     return failures

@@ -41,11 +41,10 @@ class Relevance:
     gains: Sequence[Mapping[int, float]]
     own: Sequence[int]
 
-    def recall(self, found: np.ndarray) -> np.ndarray:
+    def recall(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """Return the share of relevant documents (label ≥ 0.5) among the first ten; NaN without relevant documents.
 
-        If a query has more than ten relevant documents, ten is the denominator. *Shape:* found: (n_queries, ≤ 10) →
-        (n_queries,)
+        If a query has more than ten relevant documents, ten is the denominator. *Shape:* found: each (≤ 10,) → (n_queries,)
         """
         return np.array([self._recall(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
@@ -55,10 +54,10 @@ class Relevance:
             return float("nan")
         return len(relevant & {int(document) for document in row}) / min(len(relevant), TOP_K)
 
-    def ndcg(self, found: np.ndarray) -> np.ndarray:
+    def ndcg(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """Return Σ gain / log₂(rank + 1) over the first ten, divided by its best value (Järvelin & Kekäläinen 2002).
 
-        *Shape:* found: (n_queries, ≤ 10) → (n_queries,)
+        *Shape:* found: each (≤ 10,) → (n_queries,)
         """
         return np.array([self._ndcg(row, gains) for row, gains in zip(found, self.gains, strict=True)])
 
@@ -133,7 +132,7 @@ def measure_forms(
     *Shape:* queries: (n_queries, width); documents: (n_documents, width), unit length
     """
     rows: list[dict[str, Any]] = []
-    exact: np.ndarray | None = None
+    exact: list[np.ndarray] | None = None
     values: dict[str, np.ndarray] = {}
     for width in widths:
         query_vectors, document_vectors = truncated(queries, width), truncated(documents, width)
@@ -163,15 +162,16 @@ def _forms(documents: np.ndarray) -> list[tuple[str, Index, dict[str, int]]]:
     ]
 
 
-def _found(index: Index, queries: np.ndarray, own: Sequence[int]) -> np.ndarray:
-    """Return the first ten documents of each query, without its own text. *Shape:* (n_queries, at most 10)."""
+def _found(index: Index, queries: np.ndarray, own: Sequence[int]) -> list[np.ndarray]:
+    """Return the first ten documents of each query, without its own text. *Shape:* each (at most 10,).
+
+    Of ten documents or fewer, a query whose own text is among them finds one less than the others.
+    """
     rows, _ = index.search(queries, top_k=TOP_K + 1)
-    return np.stack(
-        [row[row != self][:TOP_K] if self in row else row[:TOP_K] for row, self in zip(rows, own, strict=True)]
-    )
+    return [row[row != self][:TOP_K] for row, self in zip(rows, own, strict=True)]
 
 
-def _overlap(found: np.ndarray, exact: np.ndarray) -> float:
+def _overlap(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)]))
 
 

@@ -124,14 +124,15 @@ class Measuring:
     def check(self) -> None:
         """Check seconds, rounds and lengths.
 
-        :raises BadInput: if seconds are not positive, rounds are below 1, or lengths are empty or do not increase
+        :raises BadInput: if seconds are not positive, rounds are below 1, or lengths are empty, not positive or do not
+            increase
         """
         if self.seconds <= 0 or self.rounds < 1:
             raise BadInput(
                 f"seconds {self.seconds}, rounds {self.rounds}; a positive time and at least one round are needed"
             )
         lengths = list(self.lengths)
-        if not lengths or lengths != sorted(set(lengths)):
+        if not lengths or lengths[0] < 1 or lengths != sorted(set(lengths)):
             raise BadInput(f"lengths {lengths}; rising upper bounds in tokens are expected, such as {list(LENGTHS)}")
 
 
@@ -174,6 +175,8 @@ def measure_all(
     """
     _check(requests, queries, documents)
     measuring.check()
+    if not requests:
+        return []
     rounds, load = measuring.rounds, measuring.load
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:

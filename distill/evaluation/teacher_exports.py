@@ -33,9 +33,15 @@ _SHOWS_THE_RUNTIME: tuple[ExportPrecision, ...] = ("fp32", "bf16", "int8")
 
 
 def primary_teacher(run: Run) -> str:
-    """Return the teacher for retention: the main teacher of the last stage that has one, else the first teacher."""
+    """Return the teacher for retention: the main teacher of the last stage that has one, else the first teacher.
+
+    :raises BadInput: if the recipe has no teacher
+    """
     names = (stage.recipe.objectives.primary_teacher for stage in reversed(run.stages))
-    return next(filter(None, names), None) or next(iter(run.recipe.teachers))
+    found = next(filter(None, [*names, *run.recipe.teachers]), None)
+    if found is None:
+        raise BadInput("this recipe has no teacher to compare the student with; add one to teachers")
+    return found
 
 
 def measured_teachers(run: Run) -> list[str]:

@@ -79,4 +79,7 @@ def _column(name: str, values: Any, n: int, slack: float | None = None) -> Float
 
 def query_numbers(query_ids: Any) -> IntArray:
     """Return a number from 0 for each distinct id. Ids are compared as text, so that 7 and "7" are one query."""
-    return np.unique(np.asarray([str(query) for query in query_ids]), return_inverse=True)[1]
+    names = [str(query) for query in query_ids]
+    # not numpy's own texts: each is as long as the longest, and they drop NULs at the end
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], dtype=np.intp)

@@ -104,18 +104,23 @@ def ratio(above: float | None, below: float | None) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """Convert arrays, dataclasses and paths to JSON types, and numbers that are not finite to None."""
+    """Convert arrays, dataclasses and paths to JSON types, and numbers that are not finite to None.
+
+    Bytes of a path that are no UTF-8 are written as escapes, since no file could hold them.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    if value is None or isinstance(value, int):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _checked_rows(rows: Any) -> list[Row]:

@@ -30,6 +30,7 @@ _NATURE = {
     "bge_m3": "BGE-m3: an embedding, token weights and token vectors of each text, compared by three scores",
     "late_interaction": "late-interaction model: vectors of each text's tokens, which are compared with those of another text",
 }
+_HIDDEN = [".*", "*/.*"]  # patterns of what starts with a dot, in the folder and below; it is no part of a model
 _ENDING = {"openvino": ', backend="openvino"', "onnx": ', backend="onnx"', "torch": ""}
 
 
@@ -397,7 +398,7 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        found = api.upload_folder(folder_path=str(folder), repo_id=repository, ignore_patterns=[".*"])
+        found = api.upload_folder(folder_path=str(folder), repo_id=repository, ignore_patterns=_HIDDEN)
     except HFValidationError as error:
         raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -407,14 +408,14 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
 
 def _would_push(folder: Path, repository: str, private: bool) -> str:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is in no __all__
+    from huggingface_hub.utils import filter_repo_objects, validate_repo_id  # type: ignore[attr-defined]  # it is in no __all__
 
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = list(filter_repo_objects(found, ignore_patterns=_HIDDEN))
     sizes = [(folder / path).stat().st_size for path in paths]
     lines = [f"{size:>13,} bytes  {path}" for size, path in zip(sizes, paths, strict=True)]
     what = (

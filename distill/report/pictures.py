@@ -109,8 +109,9 @@ def _scatter(points: Sequence[Point], metric: str, across: str, shape: _Shape) -
         figure = _scattered(
             points, metric, across, shape, [str(number) for number in range(1, len(points) + 1)], key=True
         )
-    title = f"{metric} against {'latency' if across == _LATENCY else 'throughput'}"
-    about = "; ".join(f"{p.label}: {three_decimals(p.y)} at {three_digits(p.x)} ms" for p in points)
+    what, unit = ("latency", "ms") if across == _LATENCY else ("throughput", "pairs/s")
+    title = f"{metric} against {what}"
+    about = "; ".join(f"{p.label}: {three_decimals(p.y)} at {three_digits(p.x)} {unit}" for p in points)
     return Picture(figure, shape.kind, title, about)
 
 

@@ -152,13 +152,17 @@ def headline(content: BenchmarkResults) -> str:
     key = content.primary
     good = [pair for pair in ours if (number_at(pair[1], "retention", key) or 0) >= _GOOD_SHARE]
     label, row = max(good, key=lambda pair: number_at(pair[1], "speedup") or 0) if good else _keeps_most(ours, key)
-    share = number_at(row, "retention", key)
+    return ". ".join([_best_of_ours(label, row, content), *warnings(content)])
+
+
+def _best_of_ours(label: str, row: Row, content: BenchmarkResults) -> str:
+    """Return a model's share of the teacher's quality with its costs; without a share, its quality."""
+    key = content.primary or ""
+    share, value = number_at(row, "retention", key), metric_of(row, key)
     if share is None:
-        value = metric_of(row, key)
         return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
     cost = " and ".join(_costs(row, content.teacher))
-    sentence = f"{label}: {percent(share)} of the {content.reference}’s {_metric_in_sentence(key)}{f' at {cost}' if cost else ''}"
-    return ". ".join([sentence, *warnings(content)])
+    return f"{label}: {percent(share)} of the {content.reference}’s {_metric_in_sentence(key)}{f' at {cost}' if cost else ''}"
 
 
 def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:

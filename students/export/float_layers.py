@@ -16,7 +16,7 @@ from typing import Any, Literal
 from distill.errors import BadInput
 from students.export.weights import constant_of
 
-__all__ = ["FFN_DOWN", "behind_pooling", "kept_nodes", "of_two_activations", "stays_float"]
+__all__ = ["FFN_DOWN", "behind_pooling", "kept_nodes", "matched", "of_two_activations", "stays_float"]
 
 FFN_DOWN = (
     r"layer[s.]*\.\d+\.output\.dense",  # BERT, RoBERTa, XLM-R, ELECTRA, DeBERTa, MPNet; not attention.output.dense
@@ -30,18 +30,34 @@ FFN_DOWN = (
 def kept_nodes(graph: Any, keep_float: Sequence[str] | str | None) -> list[str]:
     """Return the names of the matrix products that match, sorted.
 
-    :raises BadInput: for a caller's pattern that matches nothing, because a typo would silently cost quality.
+    :raises BadInput: for a caller's pattern that is wrong, see `matched`
     """
     names = sorted(node.get_friendly_name() for node in graph.get_ops() if node.get_type_name() == "MatMul")
     if keep_float == "ffn_down":
         return [name for name in names if any(re.search(pattern, name) for pattern in FFN_DOWN)]
+    return sorted(matched(keep_float or (), names))
+
+
+def matched(patterns: Sequence[str], names: Sequence[str], *, may_be_idle: bool = False) -> set[str]:
+    """Return the names of matrix products that patterns match.
+
+    :param may_be_idle: accept patterns that match nothing
+    :raises BadInput: for a pattern that is no regular expression or, because a typo would silently cost quality, one
+        that matches nothing
+    """
     kept: set[str] = set()
-    for pattern in keep_float or ():
-        found = {name for name in names if re.search(pattern, name)}
-        if not found:
-            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {', '.join(names[:3])} …")
+    for pattern in patterns:
+        try:
+            found = {name for name in names if re.search(pattern, name)}
+        except re.error as error:
+            raise BadInput(
+                f"keep_float {pattern!r} is no regular expression ({error}); escape its signs with \\"
+            ) from None
+        if not found and not may_be_idle:
+            examples = ", ".join(sorted(names)[:3])
+            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {examples} …")
         kept |= found
-    return sorted(kept)
+    return kept
 
 
 def behind_pooling(graph: Any) -> list[str]:

@@ -20,15 +20,18 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
+from distill.data.pairs import Pairs as LabelledPairs  # `Pairs` of this module is the old name of TextPairs
 from distill.data.pairs import pairs_of
-from distill.data.scripts import rows_by_script
+from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput, GateFailed
 from distill.files.artefact import ModelKind
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.models.prompts import folder_prompts
 from distill.recipe.schema import Export, ExportPrecision
+from distill.run import Run
 from distill.runtime.vectors import unit_rows
+from students.asymmetric import own_side_pairs
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Thresholds",
     "check_gate",
     "compare",
+    "held_back_pairs",
     "thresholds_of",
 ]
 
@@ -176,6 +180,26 @@ def thresholds_of(settings: Export, precision: ExportPrecision) -> Thresholds:
     return replace(
         DEFAULT_THRESHOLDS[precision], **{name: value for name, value in recipe_values.items() if value is not None}
     )
+
+
+def held_back_pairs(run: Run) -> LabelledPairs:
+    """Return the pairs for the gate of a run's student: the first of validation, and some of every script, with labels.
+
+    An asymmetric student is checked on texts of its own side, which have no labels.
+    """
+    pairs, labels = own_side_pairs(run, run.split.validation), run.split.validation.labels
+    rows = rows_with_every_script([" ".join(pair) for pair in pairs], run.recipe.export.parity_pairs, N_OF_SCRIPT)
+    unseen = set(rows_by_script([" ".join(pair) for pair in own_side_pairs(run, run.split.train)]))
+    unseen -= set(rows_by_script([" ".join(pairs[row]) for row in rows]))
+    if unseen:
+        log.warning(
+            "no held-back pair is in %s, although training pairs are: the export is not checked there",
+            ", ".join(sorted(unseen)),
+        )
+    held_back = pairs_of(pairs[row] for row in rows)
+    if labels is None or run.student_section.asymmetric is not None:
+        return held_back
+    return replace(held_back, labels=labels[rows])
 
 
 @dataclass(frozen=True)

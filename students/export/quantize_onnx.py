@@ -17,7 +17,6 @@ it, which ONNX Runtime's maintainers call expected (https://github.com/microsoft
 """
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from distill.errors import BadInput
 from distill.graphs.onnx import GRAPH, open_session, save_onnx
 from distill.graphs.trace import GraphModule
 from distill.models.modeling import quiet
 from students.export.calibration import Sample
+from students.export.float_layers import matched
 
 __all__ = ["quantize_dynamic", "quantize_static", "smooth_scale"]
 
@@ -52,7 +51,7 @@ def quantize_static(
     :param alpha: how much of the activations' outliers goes into the weights; -1 turns SmoothQuant off
     :param may_be_idle: accept patterns that match nothing
     :param overflow_safe: weights in 7 bits, see `students.export.arithmetic`
-    :raises BadInput: for a pattern that matches nothing
+    :raises BadInput: for a pattern that is wrong, see `students.export.float_layers.matched`
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType
@@ -156,13 +155,7 @@ def _excluded(graph: Any, keep_float: Sequence[str], may_be_idle: bool) -> tuple
     """Return the matrix products that the caller keeps in float, and all nodes that are not to be quantized."""
     weights = {value.name for value in graph.initializer}
     products = {_dotted(node.name): node.name for node in graph.node if _is_weighted_product(node, weights)}
-    kept: set[str] = set()
-    for pattern in keep_float:
-        found = {name for name in products if re.search(pattern, name)}
-        if not found and not may_be_idle:
-            examples = ", ".join(sorted(products)[:3])
-            raise BadInput(f"keep_float {pattern!r} matches no matrix product; there are {examples} …")
-        kept |= found
+    kept = matched(keep_float, list(products), may_be_idle=may_be_idle)
     others = {node.name for node in graph.node if node.op_type == "MatMul" and node.name not in products.values()}
     # Gemm is a product of two-dimensional things: Dense layers and score. The dynamic quantizer rewrites it, under this name
     others |= {f"{node.name}_MatMul" for node in graph.node if node.op_type == "Gemm"}

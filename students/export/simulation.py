@@ -46,19 +46,23 @@ class Int8Linear(nn.Linear):
     :param low: what the layer's inputs were at least, channel by channel, in calibration. *Shape:* (n_in,)
     :param high: what they were at most. *Shape:* (n_in,)
     :param alpha: of SmoothQuant; -1 turns it off
+    :param beside: the weights of the other layers that read the same layer norm, whose output is divided once for all
     """
 
     smooth: Tensor
     step: Tensor
     zero: Tensor
 
-    def __init__(self, layer: nn.Linear, low: Tensor, high: Tensor, alpha: float = -1) -> None:
+    def __init__(
+        self, layer: nn.Linear, low: Tensor, high: Tensor, alpha: float = -1, beside: Sequence[Tensor] = ()
+    ) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
         smooth = torch.ones_like(low)
         if alpha >= 0:
             greatest = torch.maximum(low.abs(), high.abs())
-            smooth = torch.from_numpy(smooth_scale(greatest.numpy(), [layer.weight.detach().numpy().T], alpha))
+            weights = [weight.detach().numpy().T for weight in (layer.weight, *beside)]
+            smooth = torch.from_numpy(smooth_scale(greatest.numpy(), weights, alpha))
         lowest, highest = (low / smooth).amin().clamp_max(0), (high / smooth).amax().clamp_min(0)
         step = (highest - lowest).clamp_min(_LEAST) / 255
         # not part of the state: what is saved is the layer that this one stands for
@@ -95,12 +99,13 @@ def simulate_int8(
     """
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
-    behind_norm: set[str] = set()
+    norm_of: dict[str, int] = {}
     normed: dict[int, Tensor] = {}  # held on to: the memory of a tensor that is gone may be another's
 
     def note(name: str, rows: Tensor) -> None:
-        if rows.data_ptr() in {output.data_ptr() for output in normed.values()}:
-            behind_norm.add(name)
+        for norm, output in normed.items():
+            if output.data_ptr() == rows.data_ptr():
+                norm_of[name] = norm
         least, most = rows.amin(dim=0), rows.amax(dim=0)
         low[name] = torch.minimum(low[name], least) if name in low else least
         high[name] = torch.maximum(high[name], most) if name in high else most
@@ -115,7 +120,10 @@ def simulate_int8(
     for hook in hooks:
         hook.remove()
     names = [name for name in low if not stays_float(name, keep_float)]
+    weights = {name: transformer.get_submodule(name).weight for name in names}
     for name in names:
+        beside = [weights[other] for other in names if other != name and norm_of.get(other) == norm_of.get(name)]
+        settings = (alpha, beside) if name in norm_of else (-1,)
         layer = transformer.get_submodule(name)
-        transformer.set_submodule(name, Int8Linear(layer, low[name], high[name], alpha if name in behind_norm else -1))
+        transformer.set_submodule(name, Int8Linear(layer, low[name], high[name], *settings))
     return names

@@ -31,7 +31,6 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
-from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput
 from distill.files.artefact import (
     CARD,
@@ -56,12 +55,12 @@ from students.export.calibration import Sample, as_read, calibration_inputs
 from students.export.float_layers import FFN_DOWN
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
-    N_OF_SCRIPT,
     ParityReport,
     TextPairs,
     Thresholds,
     check_gate,
     compare,
+    held_back_pairs,
     thresholds_of,
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
@@ -147,21 +146,21 @@ def _export(
     if run.is_finished(target, inputs):
         return
     card = run.card(student.kind, "export", inputs, {"student": student.revision}, pair_details(run))
-    held_back, labels = _held_back(run)
+    held_back = held_back_pairs(run)
     report = export_model(
         run.student,
         target,
         format=format,
         precision=precision,
         calibration=own_side_pairs(run, run.split.train),
-        held_back=held_back,
+        held_back=list(zip(held_back.queries, held_back.documents, strict=True)),
         n_calibration=settings.calibration_pairs,
         smooth_quant_alpha=settings.smooth_quant_alpha,
         keep_float=settings.keep_float,
         thresholds=thresholds_of(settings, precision),
         seed=run.recipe.seed,
         card=card,
-        labels=labels,
+        labels=held_back.labels,
         check=None if asymmetric is None else partial(_check_side, run),
         recovered=recovered,
         overwrite=True,
@@ -174,24 +173,6 @@ def _export(
 def _in_words(report: ParityReport) -> str:
     agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
     return f"{agreement}greatest difference {report.max_difference:.2g}"
-
-
-def _held_back(run: Run) -> tuple[list[tuple[str, str]], np.ndarray | None]:
-    """Return the pairs for the gate (the first ones, and some of every script) and their labels.
-
-    An asymmetric student is checked on texts of its own side, which have no labels.
-    """
-    pairs, labels = own_side_pairs(run, run.split.validation), run.split.validation.labels
-    rows = rows_with_every_script([" ".join(pair) for pair in pairs], run.recipe.export.parity_pairs, N_OF_SCRIPT)
-    unseen = set(rows_by_script([" ".join(pair) for pair in own_side_pairs(run, run.split.train)]))
-    unseen -= set(rows_by_script([" ".join(pairs[row]) for row in rows]))
-    if unseen:
-        log.warning(
-            "no held-back pair is in %s, although training pairs are: the export is not checked there",
-            ", ".join(sorted(unseen)),
-        )
-    is_labelled = labels is not None and run.student_section.asymmetric is None
-    return [pairs[row] for row in rows], labels[rows] if is_labelled and labels is not None else None
 
 
 def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:

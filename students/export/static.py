@@ -14,15 +14,24 @@ from typing import Any
 
 import numpy as np
 
+from distill.data.pairs import Pairs, pairs_of
 from distill.errors import BadInput
 from distill.files.artefact import CARD, Artefact, write_card
 from distill.files.outputs import output_folder
 from distill.run import Run
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
-from students.asymmetric import Compatibility, check_side, own_side_pairs, pair_details
+from students.asymmetric import Compatibility, check_side, pair_details
 from students.calibrate import calibrate_export
-from students.export.gate import ParityReport, Thresholds, check_gate, compare, thresholds_of
+from students.export.gate import (
+    ParityReport,
+    TextPairs,
+    Thresholds,
+    check_gate,
+    compare,
+    held_back_pairs,
+    thresholds_of,
+)
 
 __all__ = ["export_static_student", "export_table", "int8_rows"]
 
@@ -41,7 +50,7 @@ def export_static_student(run: Run) -> None:
     from accelerate import PartialState
 
     settings = run.recipe.export
-    target = run.export("int8", "numpy")
+    target, asymmetric = run.export("int8", "numpy"), run.student_section.asymmetric
     if ("numpy", "int8") not in run.recipe.exports or not PartialState().is_main_process:
         return
     student = run.require(run.student, "train_student")
@@ -50,6 +59,7 @@ def export_static_student(run: Run) -> None:
         "precision": "int8",
         "student": student.revision,
         "export": settings.model_dump(mode="json", exclude={"precisions"}),
+        **({} if asymmetric is None else {"asymmetric": asymmetric.model_dump(mode="json")}),
     }
     if not run.is_finished(target, inputs):
         _export(run, target, inputs)
@@ -59,7 +69,7 @@ def export_static_student(run: Run) -> None:
 def _export(run: Run, target: Path, inputs: dict[str, Any]) -> None:
     settings, student = run.recipe.export, run.require(run.student, "train_student")
     card = run.card(student.kind, "export", inputs, {"student": student.revision}, pair_details(run))
-    held_back = own_side_pairs(run, run.split.validation)[: settings.parity_pairs]
+    held_back = held_back_pairs(run)
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
     report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
     log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)
@@ -68,19 +78,21 @@ def _export(run: Run, target: Path, inputs: dict[str, Any]) -> None:
 def export_table(
     source: Path,
     target: Path,
-    held_back: list[tuple[str, str]],
+    held_back: Pairs | TextPairs,
     thresholds: Thresholds,
     card: Artefact,
     check: Callable[[Scorer], Compatibility] | None = None,
 ) -> ParityReport:
     """Write `target`: the static model `source` with its table in int8, checked on held-back pairs; an earlier export there is replaced.
 
+    :param held_back: with labels, the metric on them is part of the gate
     :param check: what else has to hold, of a student that serves one side beside its teacher
     :raises BadInput: where there are no pairs to check it on, and for a target that holds something else
     :raises GateFailed: where it is too far; nothing is put in place then
     """
     from safetensors.numpy import load_file, save_file
 
+    held_back = held_back if isinstance(held_back, Pairs) else pairs_of(held_back)
     if len(held_back) < 2:
         raise BadInput(f"{len(held_back)} held-back pairs; at least 2 (better 200) are needed to check the export")
     codes, scales = int8_rows(load_file(source / _WEIGHTS)["embedding.weight"])
@@ -93,7 +105,8 @@ def export_table(
         save_file({"embeddings": codes, "weights": scales}, folder / _WEIGHTS)
         reference, exported = load(source), load(folder)
         reference.side = exported.side = None  # of an asymmetric student, pairs of its own side's texts are compared
-        report = compare(reference, exported, held_back)
+        texts = list(zip(held_back.queries, held_back.documents, strict=True))
+        report = compare(reference, exported, texts, held_back.labels)
         check_gate(report, thresholds, source, "int8")
         details: dict[str, Any] = {
             "precision": "int8",

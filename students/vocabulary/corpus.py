@@ -18,6 +18,7 @@ from distill.files.artefact import content_hash
 from distill.models.modeling import replace_tokenizer, replace_transformer, tokenizer_of, transformer_of
 from distill.recipe.schema import Student, Unlabelled, Vocabulary
 from distill.run import Run
+from distill.wording import counted
 from students.vocabulary.extending import extend_vocabulary
 from students.vocabulary.factorisation import factorise_embeddings
 from students.vocabulary.new_vocabulary import new_vocabulary
@@ -44,6 +45,11 @@ class Corpus:
         """Add a source, without empty texts and repeats; do nothing if no text is left."""
         if found := list(dict.fromkeys(text for text in texts if text.strip())):
             self.sources[name] = [*self.sources.get(name, []), *found]
+
+    def add_column(self, name: str, texts: Iterable[str]) -> None:
+        """Add a column of a file as a source of its own, with a number if another file's column has the name."""
+        names = (name, *(f"{name} {number}" for number in range(2, len(self.sources) + 3)))
+        self.add(next(free for free in names if free not in self.sources), texts)
 
 
 def student_corpus(run: Run, section: Student | None = None) -> Corpus:
@@ -82,11 +88,15 @@ def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), s
         table = read_text_columns(entry.path, entry.columns, gaps=True, section="texts.columns")
         rows = list(zip(*(table[column] for column in entry.columns), strict=True))
         if without:
+            n_read = len(rows)
             rows = [row for row in rows if not any(text_key(text) in without for text in row)]
+            if len(rows) < n_read:
+                n_left_out = counted(n_read - len(rows), "row")
+                log.info("%s: %s with a held-out text left out of the vocabulary's text", entry.path, n_left_out)
         kept = [rows[row] for row in sample(len(rows), entry.max_texts, seed)]
         name = Path(entry.path).name.partition(".")[0]
         for column, column_texts in zip(entry.columns, zip(*kept, strict=True), strict=False):
-            corpus.add(f"{name} {column}", column_texts)
+            corpus.add_column(f"{name} {column}", column_texts)
         corpus.contexts.extend(context for row in kept if (context := tuple(text for text in row if text)))
     return corpus
 

@@ -79,11 +79,11 @@ class TokenizerJson:
 
     @property
     def unk_id(self) -> int | None:
-        """The id of the unknown token; None if the model has none, because every text can be written in bytes."""
+        """The id of the unknown token; None if the model has none, or names one that it lacks."""
         model = self.state["model"]
         if self.algorithm == "Unigram":
             return model["unk_id"] if model["unk_id"] is None else int(model["unk_id"])
-        return None if model["unk_token"] is None else self.ids[model["unk_token"]]
+        return self.ids.get(model["unk_token"])
 
     @cached_property
     def is_byte_level(self) -> bool:

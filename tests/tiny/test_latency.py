@@ -130,6 +130,12 @@ def test_bad_requests_are_refused_before_a_process_starts(bert_bi, tmp_path):
         measure(Request(bert_bi), QUERIES, DOCUMENTS, Measuring(0))
     with pytest.raises(BadInput, match="rising upper bounds"):
         measure(Request(bert_bi), QUERIES, DOCUMENTS, Measuring(lengths=(64, 32)))
+    with pytest.raises(BadInput, match="rising upper bounds"):  # doubling 0 would reach no length
+        measure(Request(bert_bi), QUERIES, DOCUMENTS, Measuring(lengths=(0,)))
+
+
+def test_a_report_of_remote_models_alone_measures_nothing():
+    assert measure_all([], QUERIES, DOCUMENTS) == []
 
 
 def test_environment_says_where_it_was_measured():

@@ -15,6 +15,7 @@ from distill.recipe.objectives import EmbeddingMatch
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Objectives, Recover
 from students.export.float_layers import stays_float
+from students.export.quantize_onnx import smooth_scale
 from students.export.recovery import RecoveryStep
 from students.export.simulation import Int8Linear, rounded, simulate_int8
 from students.export.stage import export_student
@@ -53,6 +54,28 @@ def test_the_simulation_is_quantize_and_dequantize():
     expected = inputs @ weight.T + layer.bias.detach().numpy()
     np.testing.assert_allclose(int8(torch.from_numpy(ROWS)).detach().numpy(), expected, atol=1e-5)
     assert np.abs(expected - layer(torch.from_numpy(ROWS)).detach().numpy()).max() > 1e-4
+
+
+class TwoBehindANorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.query, self.key = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, input_ids):
+        normed = self.norm(nn.functional.one_hot(input_ids, 8).float())
+        return self.query(normed) + self.key(normed)
+
+
+def test_layers_behind_one_norm_are_smoothed_by_one_scale():
+    """As in both graphs: the norm's output is divided once. Each layer had a scale of its own weights here."""
+    model, sample = TwoBehindANorm(), [{"input_ids": np.arange(8)[None]}]
+    with torch.no_grad():
+        model.key.weight.mul_(torch.logspace(-1, 1, 8)[None])
+        greatest = model.norm(torch.eye(8)).abs().amax(dim=0).numpy()
+    weights = [layer.weight.detach().numpy().T for layer in (model.query, model.key)]
+    simulate_int8(model, sample, alpha=0.5)
+    for layer in (model.query, model.key):
+        np.testing.assert_allclose(layer.smooth, smooth_scale(greatest, weights, 0.5), rtol=1e-5)
 
 
 def test_the_teachers_embeddings_lie_as_in_training(bert_bi):

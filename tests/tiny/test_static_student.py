@@ -100,6 +100,10 @@ class TestFolder:
         assert (load(export).precision, load(run.student).precision) == ("int8", "fp32")
         assert size_mb(run.student, "numpy") > table["embedding.weight"].numel() * 4 / 1e6
 
+    def test_int8_is_judged_on_the_labels_like_any_other_export(self, run):
+        parity = read_card(run.export("int8", "numpy")).details["parity"]
+        assert parity["metric"] is not None and set(parity["metric_difference"]) == {"value", "low", "high"}
+
     def test_other_runtimes_are_refused(self, run):
         with pytest.raises(BadInput, match='load it with runtime="numpy"'):
             load(run.student, runtime="onnx")
@@ -331,6 +335,11 @@ def test_serves_one_side_beside_its_teacher(tmp_path):
     export_router(run)
     details = read_card(run.export("int8", "numpy")).details
     assert details["compatibility"]["mean_cosine"] > 0.3
+    stricter = static_run(
+        tmp_path / "run", student={**STATIC, "dimensions": None, "asymmetric": {**one_side, "min_cosine": 0.99}}
+    )
+    with pytest.raises(BadInput, match="asymmetric.min_cosine: 0.3 → 0.99"):
+        export_static_student(stricter)
     routed = load(run.router)
     assert np.abs(routed.encode_queries(TEXTS) - stock(run.router).encode_query(TEXTS)).max() < 1e-6
     assert np.abs(routed.encode_documents(TEXTS) - load(run.teacher("bi")).encode_documents(TEXTS)).max() < 1e-6

@@ -8,6 +8,7 @@ from distill.files.artefact import read_card
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.schema import Unlabelled
 from students import build_student, export_student, train_student
+from students.trim import _read
 from students.vocabulary.corpus import read_corpus, student_corpus
 from teachers import cache_signals
 from tests.conftest import BI_TEACHER, make_run
@@ -88,6 +89,20 @@ def test_a_trimmed_student_is_another_build_when_its_texts_change(trained, tmp_p
     )
     build_student(again)
     assert read_card(run.built).fingerprint != before
+
+
+def test_files_of_one_name_are_sources_of_their_own(tmp_path, caplog):
+    """The coverage holds in every source: a rare language in a file of the same name was covered with the others."""
+    for folder, text in (("ko", "나는 집에 간다"), ("en", "held out")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "corpus.tsv").write_text(f"text\n{text}\nmore\n", encoding="utf-8")
+    paths = [str(tmp_path / folder / "corpus.tsv") for folder in ("ko", "en")]
+    assert list(_read(paths).sources.values()) == [["나는 집에 간다", "more"], ["held out", "more"]]
+    assert list(_read(paths).sources) == ["corpus", "corpus 2"]
+    with caplog.at_level("INFO"):
+        corpus = read_corpus([Unlabelled(path=path) for path in paths], without={"held out"})
+    assert list(corpus.sources.values()) == [["나는 집에 간다", "more"], ["more"]]
+    assert "1 row with a held-out text left out of the vocabulary's text" in caplog.text
 
 
 def test_columns_of_a_row_belong_together(parallel):

@@ -310,6 +310,14 @@ def test_distill_trim_replaces_what_it_wrote_and_nothing_else(bert_bi, tmp_path,
     assert "holds other files" in capsys.readouterr().err and read_card(tmp_path / "small").stage == "train_student"
 
 
+def test_distill_trim_does_not_write_over_a_text_with_a_colon_in_its_name(bert_bi, tmp_path, capsys):
+    texts = tmp_path / "a:b.tsv"
+    texts.write_text("text\n" + "\n".join(KOREAN) + "\n", encoding="utf-8")
+    arguments = ["trim", str(bert_bi), str(tmp_path / "small"), "--texts", str(texts), "--changed", str(texts)]
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "a:b.tsv" in capsys.readouterr().err and texts.read_text(encoding="utf-8").endswith(f"{KOREAN[-1]}\n")
+
+
 def test_distill_trim_keeps_the_prompts_of_the_model(bert_bi, tmp_path):
     model = load_model(bert_bi)
     model.prompts = {"query": "Backend engineer: ", "document": "", "nurse": "night shifts: "}

@@ -148,6 +148,15 @@ def test_on_another_machine_models_are_compared_relative_to_the_first(tmp_path):
         check_against(now, tmp_path / "old.json", **LIMITS)
 
 
+def test_speeds_of_two_machines_are_not_compared_without_the_first_model(tmp_path, caplog):
+    report(tmp_path / "old.json", cpu="fast", b=(5, 200, 0.79))
+    now = report(tmp_path / "new.json", cpu="slow", a=(20, 50, 0.8), b=(10, 100, 0.79))
+    with pytest.raises(BadInput, match=r"of another machine \(fast; here slow\), and has no a, relative to which"):
+        check_against(now, tmp_path / "old.json", **LIMITS)
+    assert check_against(now, tmp_path / "old.json", max_slowdown=None, max_metric_drop=0.005)
+    assert "slowdowns are those of the machine as well" in caplog.text
+
+
 def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_path, caplog):
     now = report(tmp_path / "new.json", a=(10, 100, 0.8))
     report(tmp_path / "old.json", fingerprint="fedcba9876543210", a=(10, 100, 0.8))
@@ -166,6 +175,15 @@ def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_
     assert "does not say which pairs it measured" in said
 
 
+def test_a_folder_with_a_bracket_in_its_name_is_found_in_an_earlier_report(tmp_path):
+    pairs = Pairs(["a"], ["b"], np.array([1.0]))
+    for name in ("student (1)", "student (1) (2 threads)"):
+        report(tmp_path / "old.json", fingerprint=pairs.fingerprint(), **{name: (10, 100, 0.8)})
+        check_earlier(tmp_path / "old.json", [tmp_path / "student (1)"], pairs)
+    with pytest.raises(BadInput, match="has none of teacher"):
+        check_earlier(tmp_path / "old.json", [tmp_path / "teacher"], pairs)
+
+
 def test_the_metric_is_the_earlier_one_and_a_drop_that_is_undefined_is_refused(tmp_path):
     report(tmp_path / "old.json", metric="roc_auc", a=(10, 100, 0.9), b=(5, 200, 0.9))
     now = report(tmp_path / "new.json", a=(10, 100, 0.8), b=(5, 200, 0.8))
@@ -180,6 +198,15 @@ def test_the_metric_is_the_earlier_one_and_a_drop_that_is_undefined_is_refused(t
     del now["rows"][1]["metrics"]["roc_auc"]
     with pytest.raises(BadInput, match="ROC-AUC is not in both reports for b, so"):
         check_against(now, tmp_path / "old.json", **LIMITS)
+
+
+def test_a_metric_where_lower_is_better_has_lost_where_it_rises(tmp_path):
+    report(tmp_path / "old.json", metric="ablation_mse", a=(10, 100, 0.10))
+    better = report(tmp_path / "new.json", metric="ablation_mse", a=(10, 100, 0.05))
+    assert check_against(better, tmp_path / "old.json", **LIMITS)[0]["metric_drop"] == pytest.approx(-0.05)
+    worse = report(tmp_path / "new.json", metric="ablation_mse", a=(10, 100, 0.15))
+    with pytest.raises(GateFailed, match="Ablation MSE rose by 0.0500, at most 0.005"):
+        check_against(worse, tmp_path / "old.json", **LIMITS)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"rows": []}'])

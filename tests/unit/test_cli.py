@@ -10,10 +10,13 @@ import shutil
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.utils import filter_repo_objects
 
 from distill.data import tables
 from distill.data.tables import read_columns
@@ -787,15 +790,34 @@ class TestPush:
         monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was made"))
         folder = shutil.copytree(bi_folder, tmp_path / "model")
         (folder / ".hidden").write_text("x")
+        (folder / ".cache").mkdir()
+        (folder / ".cache" / "token").write_text("x")
+        (folder / "1_Pooling" / ".env").write_text("x")
         (folder / "README.md").write_text("hello")
         before = sorted(path.name for path in tmp_path.rglob("*"))
         code, out, _ = call("push", folder, "team/model", "--dry-run")
         assert code == 0
         *files, last = out.splitlines()
         listed = {line.split("  ")[-1] for line in files}
-        assert listed == {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".hidden"}
+        present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert listed == present - {".hidden", ".cache/token", "1_Pooling/.env"}
         assert "to team/model (private); nothing was sent" in last
         assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+    def test_a_push_sends_what_its_dry_run_lists(self, call, bi_folder, tmp_path, monkeypatch):
+        folder, sent = shutil.copytree(bi_folder, tmp_path / "model"), []
+
+        def upload(_, *, folder_path, ignore_patterns, **__):  # as the hub's client chooses files
+            found = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+            sent.extend(filter_repo_objects(found, ignore_patterns=ignore_patterns))
+
+        monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+        monkeypatch.setattr(HfApi, "upload_folder", upload)
+        (folder / "README.md").write_text("hello")
+        (folder / "1_Pooling" / ".env").write_text("x")
+        _, out, _ = call("push", folder, "team/model", "--dry-run")
+        assert call("push", folder, "team/model")[0] == 0
+        assert set(sent) == {line.split("  ")[-1] for line in out.splitlines()[:-1]}
 
     def test_a_dry_run_refuses_what_a_push_would(self, call, bi_folder, tmp_path):
         folder = shutil.copytree(bi_folder, tmp_path / "model")

@@ -209,6 +209,13 @@ def test_near_copies_of_evaluation_pairs_are_found_in_training():
     assert (finding.level, finding.numbers["pairs"]) == ("warning", 0.5)
 
 
+def test_words_that_differ_in_vowel_signs_are_no_copies():
+    train = Pairs(["मिल", "दिन कि रात"], ["बेल", "सीप की माला"])
+    held = Pairs(["मूल", "दान का रात"], ["बाल", "साँप का मेल"])
+    assert alarms(check_copies(train, held)) == []
+    assert alarms(check_copies(train, Pairs(["मिल!"], ["बेल"]))) == [("warning", "leak")]
+
+
 def test_a_language_that_training_lacks_is_found():
     korean = Pairs(["안녕하세요 반갑습니다", "오늘 날씨가 좋네요"], ["처음 뵙겠습니다", "비가 옵니다"])
     assert alarms(check_scripts(TRAIN, EVALUATION)) == []

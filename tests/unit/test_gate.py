@@ -10,11 +10,13 @@ import pytest
 
 from distill.data.pairs import Pairs
 from distill.data.scripts import main_script, rows_by_script, stratified
+from distill.errors import BadInput
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import paired_difference
 from students.export.agreement import rank_agreement, settled, top_k_overlap
 from students.export.arithmetic import Arithmetic
 from students.export.calibration import as_read, calibration_inputs
+from students.export.float_layers import matched
 from students.export.gate import (
     DEFAULT_THRESHOLDS,
     N_OF_SCRIPT,
@@ -328,3 +330,15 @@ def test_advice_fits_the_precision(precision, tmp_path):
     assert ("calibrat" in advice) == (precision == "int8")
     assert ("keep_float" in advice) == precision.startswith("int")
     assert f"precision {precision} " not in advice
+
+
+def test_patterns_of_layers_in_float_that_are_wrong_are_refused_in_one_line():
+    names = ["layer.0.output.dense.MatMul", "layer.1.output.dense.MatMul"]
+    assert matched([r"layer\.1\."], names) == {names[1]}
+    assert matched(["layer.2"], names, may_be_idle=True) == set()
+    for pattern, said in (
+        ("layer.2", "matches no matrix product; there are layer.0"),
+        ("(", "is no regular expression"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            matched([pattern], names)

@@ -84,6 +84,13 @@ class TestForms:
         assert table_cells(unlabelled, 1000)[5:] == ["", "", "", ""]
 
 
+def test_a_few_documents_are_searched_by_queries_that_are_among_them_and_others():
+    vectors = np.eye(5, 16, dtype=np.float32)
+    relevance = Relevance([{1: 1.0}, {3: 1.0}], own=[0, -1])
+    rows = measure_forms(vectors[[0, 3]], vectors, relevance, widths=[16])
+    assert rows[0]["found_as_exact"] == 1 and rows[0]["recall"]["value"] == 1
+
+
 class Encoder:
     kind, embedding_width, path = "bi_encoder", 4, "folder"
 

@@ -260,6 +260,13 @@ def test_json_takes_arrays_and_estimates_and_has_no_nan(tmp_path):
     }
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_reported():
+    """Its report ended in a traceback after all measurements."""
+    content = BenchmarkResults.of({"rows": [{"name": os.fsdecode(b"model-\xff"), "path": os.fsdecode(b"\xff")}]})
+    assert content.labels == ["model-\\udcff"]
+    json.dumps(content.raw, ensure_ascii=False).encode()
+
+
 def test_csv_has_one_flat_line_a_row(written):
     with (written[0] / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -445,6 +452,12 @@ def test_table_comes_first_and_is_a_table_for_a_screen_reader():
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in parsed.found("svg"))
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_pictures_are_described_in_their_own_units():
+    pictures = draw(BenchmarkResults.of(benchmark()))
+    assert " ms" in pictures.quality_latency[0].about and "pairs/s" not in pictures.quality_latency[0].about
+    assert " pairs/s" in pictures.quality_throughput[0].about and " ms" not in pictures.quality_throughput[0].about
 
 
 def test_each_number_has_its_interval_and_each_row_its_precision():

@@ -1,5 +1,7 @@
 """What a row's quality is worth: worked by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from distill.evaluation.benchmark import (
     BenchmarkEntry,
     Scored,
     _comparisons,
+    _is_of,
+    _read_scores,
     assemble,
     said_of_pairs,
     said_of_quality,
@@ -84,6 +88,12 @@ def test_what_is_under_the_floor_is_said_in_headline_and_notes():
     )
 
 
+def test_the_headline_warns_of_a_model_whose_share_of_a_teacher_is_unknown():
+    rows = with_standing([row("student", "student", 0.65), row("tfidf", "baseline", 0.82, "tfidf")], None, "roc_auc")
+    content = BenchmarkResults.of({"rows": rows, "primary_metric": "roc_auc"})
+    assert headline(content) == "student: ROC-AUC 0.650. Worse than TF-IDF, which counts common terms: student"
+
+
 def test_what_is_not_shown_to_be_above_the_floor_is_said_in_headline_and_notes():
     rows = [*ROWS[1:3], row("student", "student", 0.84), row("tfidf", "baseline", 0.82, "tfidf")]
     rows = with_standing(rows, None, "roc_auc")
@@ -138,6 +148,20 @@ def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     assert said.startswith("Not shown to be better than characters: student, int8.")
     other = {"name": "student − words", "metric": "roc_auc", "value": 0.0, "low": -0.1, "high": 0.1}
     assert said_of_quality({**result, "comparisons": [other]}) == []
+
+
+def test_a_report_without_a_teacher_states_no_share_of_one(tmp_path):
+    """`benchmark.teachers: []` made the untrained student the teacher: "97 % of the teacher’s ROC-AUC"."""
+    labels = (np.arange(120) % 2).astype(np.float32)
+    pairs = Pairs([f"q{i}" for i in range(120)], [f"d{i}" for i in range(120)], labels)
+    rows = [BenchmarkEntry(role, role, tmp_path, None, None, None) for role in ("untrained", "student", "control")]
+    scored = {row.name: Scored(labels + place, labels, 1) for place, row in enumerate(rows)}
+    speed = {row.name: {**_UNMEASURED, "throughput_pairs_per_s": 10.0} for row in rows}
+    result = assemble(rows, scored, speed, pairs, bootstrap=Bootstrap(20, 0), comparisons=_comparisons(rows))
+    assert [row["retention"] for row in result["rows"]] == [{}, {}, {}]
+    assert {row["speedup"] for row in result["rows"]} == {None}
+    assert not any(name.startswith("teacher") for row in result["rows"] for name in row["metrics"])
+    assert [one["name"] for one in result["comparisons"]] == ["student − control", "control − untrained"]
 
 
 @pytest.mark.parametrize(
@@ -205,3 +229,16 @@ def test_a_constant_or_broken_row_says_so_and_spoils_no_other(broken, value, tmp
         ["student − control"] if broken == "teacher" else ["control − teacher"]
     )
     BenchmarkResults.of(result)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 40, 300])
+def test_what_a_power_failure_left_of_scores_or_a_report_is_made_again(n_bytes, tmp_path, caplog):
+    """Both ended every later start with a traceback."""
+    scores, report = tmp_path / "scores.npz", tmp_path / "benchmark.json"
+    np.savez(scores, scores=np.ones(2), unit=np.ones(2), n_parameters=-1)
+    report.write_text(json.dumps({"inputs": {"a": 1}, "rows": ["x" * 400]}))
+    assert _read_scores(scores).n_parameters is None and _is_of(report, {"a": 1}) and not _is_of(report, {"a": 2})
+    for path in (scores, report):
+        path.write_bytes(path.read_bytes()[:n_bytes])
+    assert _read_scores(scores) is None and not _is_of(report, {"a": 1})
+    assert "the pairs are scored again" in caplog.text and "the report is made again" in caplog.text

@@ -2,8 +2,13 @@
 
 from shutil import copytree
 
+import numpy as np
 import pytest
 
+from distill.errors import BadInput
+from distill.evaluation import cascade_dial
+from distill.evaluation.benchmark import BenchmarkEntry, Scored
+from distill.evaluation.cascade_dial import _models
 from distill.evaluation.teacher_exports import (
     keep_refusal,
     refusal,
@@ -17,6 +22,11 @@ from distill.report.tables import measuring_ended, pairs_measured
 from distill.report.words import headline, kept
 from distill.run import Run
 from tests.conftest import BI_TEACHER, make_run
+
+FRESH = {
+    "kind": "bi_encoder",
+    "backbone": {"tokenizer": "wordpiece", "vocabulary": 300, "layers": 1, "width": 16, "heads": 1},
+}
 
 
 def row(name, role, runtime, precision, per_second, **more):
@@ -183,3 +193,25 @@ def test_a_recipe_without_a_student_exports_no_teacher(tmp_path):
     base["benchmark"]["teacher_exports"] = ["fp32"]
     with pytest.raises(ValueError, match="there is none; leave it out"):
         Recipe.model_validate(base)
+
+
+def test_a_cascade_without_a_teacher_or_with_one_side_is_refused(tmp_path):
+    stated = make_run(tmp_path / "labels", student=FRESH).recipe.model_dump(mode="json")
+    with pytest.raises(BadInput, match="has no teacher to compare the student with"):
+        _models(Run(Recipe.model_validate({**stated, "teachers": {}, "objectives": {"labels": {}}})))
+    match = {"embedding_match": {"teacher": "bi"}}
+    one_side = {"kind": "bi_encoder", "backbone": {"teacher": "bi"}, "asymmetric": {"side": "query"}}
+    run = make_run(tmp_path / "one", teachers={"bi": BI_TEACHER}, objectives=match, student=one_side)
+    with pytest.raises(BadInput, match="reads one side of pairs"):
+        _models(run)
+
+
+def test_a_cascade_of_a_model_without_finite_scores_is_refused(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    models = [BenchmarkEntry(name, name, tmp_path, None, None, None) for name in ("student", "teacher")]
+    monkeypatch.setattr(cascade_dial, "_models", lambda _: models)
+    monkeypatch.setattr(
+        cascade_dial, "score_row", lambda *_: Scored(np.full(len(_[2]), np.nan), np.zeros(len(_[2])), 1)
+    )
+    with pytest.raises(BadInput, match="student: .* scores are not finite.*; a cascade needs two models"):
+        cascade_dial.measure_cascade(run)

@@ -217,3 +217,9 @@ def test_a_unigram_vocabulary_holds_the_characters_of_its_text():
     text = " ".join(chr(0xAC00 + i) for i in range(500))
     with pytest.raises(BadInput, match=r"a unigram vocabulary of 100 tokens does not hold the 500 characters"):
         train_tokenizer("unigram", [text] * 3, 100, {"unk_token": "<unk>"})
+
+
+def test_an_unknown_token_that_is_no_token_is_none():
+    backend = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2}, merges=[("a", "b")], unk_token="<unk>"))
+    named = TokenizerJson.of_backend(backend)
+    assert named.unk_id is None and named.cut([0, 1, 2]).read(["ab"]) == [[2]]
