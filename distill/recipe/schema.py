@@ -854,7 +854,7 @@ class Export(Section):
     its batch, so do not build an index with it."""
     calibration_pairs: Count = 300
     """Number of training pairs that set the int8 ranges. int4 weights are fitted on 128 of their texts."""
-    smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    smooth_quant_alpha: Annotated[float, Field(ge=0, le=1)] = 0.7
     """SmoothQuant's α: how much of the activations' outliers is moved into the weights."""
     keep_float: tuple[str, ...] | Literal["ffn_down", "search"] | None = "ffn_down"
     """Which layers stay in float. ffn_down: the second matrix of each feed-forward network, where int8 loses most.

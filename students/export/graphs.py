@@ -13,6 +13,7 @@ from students.export.calibration import Sample
 from students.export.float_layers import FFN_DOWN, behind_pooling, kept_nodes, of_two_activations
 from students.export.quantize_onnx import quantize_dynamic, quantize_static
 from students.export.quantize_openvino import quantize
+from students.export.rounding import float_weights, round_graph
 from students.export.weights import compress_to_int4, compress_to_int8, named_inputs
 
 __all__ = ["Quantization", "write_onnx_graph", "write_openvino_graph"]
@@ -25,7 +26,7 @@ class Quantization:
     precision: ExportPrecision
     sample: Sample = ()
     """Inputs that set int8 ranges and fit int4 weights."""
-    smooth_quant_alpha: float = 0.5
+    smooth_quant_alpha: float = 0.7
     """How much of the activations' outliers goes into the weights; -1 turns SmoothQuant off."""
     keep_float: Sequence[str] | str | None = None
     """Patterns of the matrix products that stay in float; "ffn_down" is the feed-forward down-projections."""
@@ -33,6 +34,8 @@ class Quantization:
     """Share of the weights in int4; the others are in int8."""
     overflow_safe: bool = True
     """int8 weights in 7 bits, see `students.export.arithmetic`."""
+    nearest: bool = False
+    """Round int8 weights to the nearest step instead of what changes a layer's outputs least (`students.export.rounding`)."""
 
 
 def write_openvino_graph(source: Path, folder: Path, quantization: Quantization) -> tuple[list[str], dict[str, int]]:
@@ -61,12 +64,14 @@ def write_onnx_graph(source: Path, folder: Path, quantization: Quantization) -> 
     pin_precision(folder, None)
     write_onnx(source, folder)
     patterns = FFN_DOWN if keep_float == "ffn_down" else tuple(keep_float or ())
-    options = {"may_be_idle": keep_float == "ffn_down", "overflow_safe": quantization.overflow_safe}
+    overflow_safe = quantization.overflow_safe
     if quantization.precision == "int8":
-        alpha = quantization.smooth_quant_alpha
-        return quantize_static(folder, quantization.sample, patterns, alpha=alpha, **options)
+        alpha, nearest = quantization.smooth_quant_alpha, quantization.nearest
+        return quantize_static(
+            folder, quantization.sample, patterns, alpha=alpha, nearest=nearest, overflow_safe=overflow_safe
+        )
     if quantization.precision == "int8_dynamic":
-        return quantize_dynamic(folder, patterns, **options)
+        return quantize_dynamic(folder, patterns, overflow_safe=overflow_safe)
     return []
 
 
@@ -76,7 +81,10 @@ def _quantize(traced: Traced, quantization: Quantization) -> list[str]:
     ignored = sorted({*kept, *behind_pooling(traced.model), *of_two_activations(traced.model)})
     inputs = named_inputs(traced.model, quantization.sample)
     alpha, overflow_safe = quantization.smooth_quant_alpha, quantization.overflow_safe
+    weights = {} if quantization.nearest else float_weights(traced.model)
     quantize(traced, inputs, ignored=ignored, alpha=alpha, overflow_safe=overflow_safe)
+    if not quantization.nearest:
+        round_graph(traced.model, weights, inputs, overflow_safe=overflow_safe)
     return kept
 
 

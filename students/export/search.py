@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from students.export.arithmetic import SAFE_CODE
 from students.export.calibration import Sample, show_linear_inputs
 from students.export.gate import ParityReport, Thresholds
+from students.export.rounding import SAFE_CODE
 
 __all__ = ["Trial", "fewest_float_layers", "layer_errors"]
 
 log = logging.getLogger(__name__)
-ALPHAS = (0.5, 0.7, 0.3, 0.95)  # of SmoothQuant, the default first; the search continues with the best one
+ALPHAS = (0.7, 0.5, 0.3, 0.95)  # of SmoothQuant, the default first; the search continues with the best one
 _N_ERROR_INPUTS = 24  # on which the error of each layer is measured, over all lengths
 
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from students.export.arithmetic import SAFE_CODE
 from students.export.calibration import Sample, show_linear_inputs
 from students.export.float_layers import stays_float
 from students.export.quantize_onnx import smooth_scale
+from students.export.rounding import SAFE_CODE
 
 __all__ = ["Int8Linear", "rounded", "simulate_int8"]
 

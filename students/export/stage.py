@@ -10,7 +10,8 @@ and `CrossEncoder(path, backend=…)` load it, offline too. The graph goes from 
     fp16           OpenVINO: weights stored in half the size, computed as the device chooses
     int8           weights and activations of the matrix products in int8, with static ranges: NNCF through optimum
                    (SmoothQuant) in OpenVINO, QDQ in ONNX; the rest as the device chooses. Weights have 7 bits, so that
-                   CPUs with and without VNNI give the same results (`students.export.arithmetic`)
+                   CPUs with and without VNNI give the same results (`students.export.arithmetic`), and are rounded so that
+                   the outputs of each layer change least (`students.export.rounding`)
     int8_weights   OpenVINO: only the weights in int8, a quarter of the size
     int4_weights   OpenVINO: as many of the transformer's weights in int4 as the gate allows, the others and the word
                    embeddings in int8 (`students.export.weights`)
@@ -50,7 +51,7 @@ from distill.recipe.schema import Export, ExportFormat, ExportPrecision
 from distill.run import Run
 from students.asymmetric import check_side, own_side_pairs, pair_details
 from students.calibrate import calibrate_export
-from students.export.arithmetic import SAFE_CODE, compare_arithmetics, greatest_code
+from students.export.arithmetic import compare_arithmetics, greatest_code
 from students.export.calibration import Sample, as_read, calibration_inputs
 from students.export.float_layers import FFN_DOWN
 from students.export.gate import (
@@ -65,6 +66,7 @@ from students.export.gate import (
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
 from students.export.recovery import from_first_process, recover_student
+from students.export.rounding import SAFE_CODE
 from students.export.search import Trial, fewest_float_layers, layer_errors
 from students.export.weights import MOST_INPUTS, shrink
 
@@ -188,7 +190,7 @@ def export_model(
     held_back: TextPairs,
     calibration: TextPairs = (),
     n_calibration: int = 300,
-    smooth_quant_alpha: float = 0.5,
+    smooth_quant_alpha: float = 0.7,
     keep_float: Sequence[str] | Literal["ffn_down", "search"] | None = "ffn_down",
     thresholds: Thresholds | None = None,
     seed: int = 0,
@@ -240,7 +242,7 @@ def export_model(
         return _on_both(report, export, precision, format, held_back, n_threads)
 
     with output_folder(target, ours=[CARD], overwrite=overwrite) as folder:
-        writer = _Writer(source, folder, target, format, quantization, judge, n_threads)
+        writer = _Writer(source, source, folder, target, format, quantization, judge, n_threads)
         if precision == "int8":
             attempt, trials, found = _int8(writer, limits, keep_float, recovered, may_search=may_search)
         else:
@@ -293,7 +295,9 @@ class _Attempt:
 class _Writer:
     """Writes attempts of one export into a folder; the folder has the last attempt."""
 
+    source: Path
     weights: Path
+    """The source, or what recovery made of it."""
     folder: Path
     target: Path
     """The final place of the folder, which messages name."""
@@ -304,7 +308,8 @@ class _Writer:
 
     def attempt(self, **changes: Any) -> _Attempt:
         """Write a graph of the weights and compare it; `changes` are fields of the quantization for this attempt."""
-        quantization = replace(self.quantization, **changes)
+        nearest = self.weights != self.source  # recovery trains for weights of the nearest step
+        quantization = replace(self.quantization, nearest=nearest, **changes)
         shutil.rmtree(self.folder)  # also the layers after the transformer, because they belong to the weights
         self.folder.mkdir()
         copy_without_weights(self.weights, self.folder)
@@ -331,7 +336,7 @@ def _int8(
 
     Returns the attempt in the folder, the trials of the search, and the card's entry on recovery.
     """
-    source, found = writer.weights, dict[str, Any]()
+    found = dict[str, Any]()
     attempt: _Attempt | None = None
     if keep_float != "search":
         attempt = writer.attempt(keep_float=keep_float)
@@ -347,8 +352,8 @@ def _int8(
             return attempt, [], found
         log.warning("%s: %s; looking for what has to stay in float", writer.target, "; ".join(failures))
     attempt, trials = _search(writer, limits)
-    if attempt.report.failures(limits) and writer.weights != source:
-        writer.weights = source  # float layers cannot undo a change by recovery
+    if attempt.report.failures(limits) and writer.weights != writer.source:
+        writer.weights = writer.source  # float layers cannot undo a change by recovery
         attempt, trials = _search(writer, limits)
         found["recovery"]["used"] = False
     return attempt, trials, found
@@ -368,7 +373,7 @@ def _weights_or_float(
 
 def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresholds) -> tuple[_Attempt, dict[str, Any]]:
     """Export the recovered weights in the same way; keep them, also for a search, if they are closer to the source."""
-    source, writer.weights = writer.weights, recovered
+    writer.weights = recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
     is_better = not after.report.failures(limits) or after.report.closeness > before.report.closeness
     parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
@@ -380,7 +385,7 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
         "" if is_better else "; that is no gain, the student stays as it was",
     )
     if not is_better:
-        writer.weights = source
+        writer.weights = writer.source
     return (after if is_better else before), details
 
 

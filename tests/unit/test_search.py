@@ -36,7 +36,7 @@ ERRORS = {f"layer.{i}": error for i, error in enumerate([0.1, 0.5, 0.3, 0.2, 0.0
 def test_all_in_int8_where_that_holds():
     exports = Exports()
     best, trials = fewest_float_layers(exports, ERRORS, LIMITS)
-    assert best.keep_float == () and len(trials) == 1 and best.alpha == 0.5
+    assert best.keep_float == () and len(trials) == 1 and best.alpha == 0.7
 
 
 @pytest.mark.parametrize(
