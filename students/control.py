@@ -107,6 +107,13 @@ def train_control(run: Run, inputs: Mapping[str, Any], make_job: MakeJob) -> Non
     if run.is_finished(run.control, inputs):
         return
     trainer = _Trainer(run, inputs, make_job)
+    if len(ways) > 1:
+        log.info(
+            "control: %s for %d steps each, then what may be the best of them for %d steps (a stated student.control.loss trains once)",
+            ", ".join(way.in_words for way in ways),
+            trial_steps,
+            steps,
+        )
     trials = [] if len(ways) == 1 else [_trial(trainer, way, trial_steps) for way in ways]
     finished = [trial for trial in trials if trial is not None]
     best_trial = max(finished, key=_value, default=None)  # the first among equals
