@@ -11,6 +11,7 @@ Each section checks its own values. `distill.recipe.checks` checks that sections
 """
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -878,6 +879,15 @@ class Export(Section):
     """Gate: the least mean share of a query's best documents that export and torch have in common."""
     max_metric_drop: float | None = None
     """Gate: the largest accepted drop of the metric on the validation labels."""
+
+    @model_validator(mode="after")
+    def _patterns(self) -> "Export":
+        for pattern in () if isinstance(self.keep_float, str) else self.keep_float or ():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"keep_float {pattern!r} is no regular expression ({error})") from None
+        return self
 
     @property
     def wanted(self) -> list[tuple[ExportFormat, ExportPrecision]]:

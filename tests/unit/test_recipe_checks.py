@@ -12,6 +12,10 @@ class TestSectionsAgree:
                 "objectives.score_match.teacher: no teacher is called 'cros'; did you mean 'cross'?",
             ),
             (
+                {"export": {"keep_float": ["("]}},
+                "export: keep_float '(' is no regular expression (missing ), unterminated subpattern at position 0)",
+            ),
+            (
                 {"objectives": {"logit_scale": 5.0}},
                 "objectives.logit_scale: changes nothing here; it is for a bi_encoder whose terms need logits",
             ),
