@@ -138,10 +138,10 @@ def embed_file(
 
 
 def _say_result(written: str, scorer: PairScorer) -> None:
-    """Print to stderr what was written, and how many texts were longer than the model reads."""
-    cut = scorer.cut_line() if isinstance(scorer, Scorer) else None
-    if cut is not None:
-        print(cut, file=sys.stderr)
+    """Print to stderr what was written, and how many texts the model could not read, or not to their end."""
+    for line in (scorer.cut_line(), scorer.unread_line()) if isinstance(scorer, Scorer) else ():
+        if line is not None:
+            print(line, file=sys.stderr)
     print(f"{written}  ({scorer!r})", file=sys.stderr)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "token_parts",
     "tokenize",
     "tokenizer_lock",
+    "unknown_id",
 ]
 
 # a Rust object has no attributes and no weak references, so a tokenizer's lock is found by the tokenizer's address
@@ -269,6 +270,19 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]] | None:
     for start in range(len(all_ids) - len(text_ids) + 1):
         if all_ids[start : start + len(text_ids)] == text_ids:
             return all_ids[:start], all_ids[start + len(text_ids) :]
+    return None
+
+
+def unknown_id(tokenizer: object) -> int | None:
+    """Return the id of a tokenizer's unknown token, or None if it has none."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if unknown is not None:
+        return int(unknown)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    for token in ("[UNK]", "<unk>", "<UNK>"):
+        number = None if backend is None else backend.token_to_id(token)
+        if number is not None:
+            return int(number)
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from distill.data.cut_texts import CutTexts
 from distill.data.scripts import rows_by_script
 from distill.data.splitting import sample
-from distill.data.tokens import MANY_UNKNOWN, tokenize
+from distill.data.tokens import MANY_UNKNOWN, tokenize, unknown_id
 from distill.diagnosis.findings import Finding
 from distill.metrics.measures import Estimate
 
@@ -74,19 +74,6 @@ def check_tokens(about: str, tokenizer: object, texts: Sequence[str]) -> list[Fi
             message = f"its tokenizer makes {tokens_per_character:.1f} tokens of a character in {name}: it does not know the script"
             found.append(Finding("warning", "language", about, message, "take a teacher of this language", numbers))
     return found
-
-
-def unknown_id(tokenizer: object) -> int | None:
-    """Return the id of a tokenizer's unknown token, or None if it has none."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    if unknown is not None:
-        return int(unknown)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    for token in ("[UNK]", "<unk>", "<UNK>"):
-        number = None if backend is None else backend.token_to_id(token)
-        if number is not None:
-            return int(number)
-    return None
 
 
 def check_cut(about: str, cut: CutTexts) -> list[Finding]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from distill._moved import moved_names
-from distill.data.tokens import TokenTable, tokenize
+from distill.data.tokens import TokenTable, tokenize, unknown_id
 from distill.data.words import WordMemory
 from distill.errors import BadInput
 from distill.files.artefact import Side
@@ -85,7 +85,8 @@ class Scorer:
         self.tokenizer = engine.tokenizer
         self.side: Side | None = None  # the side that it serves, if another model serves the other
         self.n_template_tokens = 0  # the part of max_length that a generative reranker's template takes
-        self._n_read = self._n_at_limit = 0
+        self._n_read = self._n_at_limit = self._n_unread = 0
+        self._unknown = unknown_id(engine.tokenizer)
         self._files, self._engine, self._lock = files, engine, ForkSafeLock()
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None
@@ -132,6 +133,19 @@ class Scorer:
         return (
             f"{self._n_at_limit:,} of {counted(self._n_read, f'different {what}')} reach max_length {self.max_length}{more}; "
             "what is beyond it was not read"
+        )
+
+    def unread_line(self) -> str | None:
+        """Return a sentence on the texts so far of which the tokenizer does not know at least half, or None if there is none.
+
+        Such texts are alike to the model, whatever they say. Equal texts of a call count once.
+        """
+        if not self._n_unread:
+            return None
+        what = "pair" if self.kind == "cross_encoder" else "text"
+        return (
+            f"{self._n_unread:,} of {counted(self._n_read, f'different {what}')} consist of unknown tokens by half or more; "
+            "their scores say nothing: the model was not made for their script"
         )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -472,21 +486,30 @@ class Scorer:
                 report(len(rows))
         return out
 
-    def _count_read(self, lengths: np.ndarray) -> None:
+    def _count_read(self, table: TokenTable) -> None:
+        lengths = table.lengths
         self._n_read += len(lengths)
         self._n_at_limit += int((lengths >= self.max_length).sum())
+        if self._unknown is not None:
+            unknown = np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets]
+            n_unknown = np.diff(unknown)
+            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= lengths - 2)).sum())  # without start and end
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
             table = self._tokens(texts[part], None if pair_texts is None else pair_texts[part])
-            self._count_read(table.lengths)
+            self._count_read(table)
             planned = plan_batches(
                 table.lengths, batch_tokens=budget, fixed_shapes=self._engine.fixed_shapes, at_most=self._n_positions
             )
             for rows, width in planned:
                 yield start + rows, table.padded(rows, width)
+
+
+def _joined(*lines: str | None) -> str | None:
+    return "; ".join(line for line in lines if line is not None) or None
 
 
 class PairedScorer(Scorer):
@@ -548,8 +571,11 @@ class PairedScorer(Scorer):
 
     def cut_line(self) -> str | None:
         """Return what both models say of cut texts, or None."""
-        lines = [line for line in (self.query.cut_line(), self.document.cut_line()) if line is not None]
-        return "; ".join(lines) or None
+        return _joined(self.query.cut_line(), self.document.cut_line())
+
+    def unread_line(self) -> str | None:
+        """Return what both models say of texts that they cannot read, or None."""
+        return _joined(self.query.unread_line(), self.document.unread_line())
 
     @contextmanager
     def remembering(self) -> Iterator[None]:

@@ -80,6 +80,17 @@ def test_what_fills_max_length_is_counted(bert_bi, bert_cross):
     assert pairs.cut_line().startswith("1 of 2 different pairs reach max_length 8 ")
 
 
+def test_texts_of_unknown_tokens_are_counted(bert_bi, bert_cross):
+    scorer = load(bert_bi)
+    scorer.encode(["a b", "a ლ b"])
+    assert scorer.unread_line() is None
+    scorer.encode(["ლ", "ლ", "ა ბ", "a b"])
+    assert scorer.unread_line().startswith("2 of 5 different texts consist of unknown tokens by half or more")
+    pairs = load(bert_cross)
+    pairs.score(["a", "ლ"], ["b", "ა"])
+    assert pairs.unread_line().startswith("1 of 2 different pairs consist")
+
+
 def test_a_damaged_graph_is_called_so(bert_bi, tmp_path):
     graph = shutil.copytree(bert_bi, tmp_path / "graph")
     weights = graph / "model.safetensors"
