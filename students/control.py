@@ -308,12 +308,19 @@ def _is_worse(run: Run, training: _Training, best: _Training) -> bool:
 
 
 def _scores(run: Run, training: _Training, pairs: Pairs) -> np.ndarray:
+    """Return the scores of pairs; the trainings that follow compute on as many threads as before, to the same bits."""
+    import torch
+
     teacher, student = index_teacher(run), run.student_section
     other_side = None if teacher is None else run.teacher(teacher)
     row = BenchmarkEntry(
         f"control by {training.way.name}", "control", training.folder, "torch", "fp32", student.max_length, other_side
     )
-    return score_row(run, row, pairs).scores
+    n_threads = torch.get_num_threads()
+    try:
+        return score_row(run, row, pairs).scores
+    finally:
+        torch.set_num_threads(n_threads)  # a scorer takes benchmark.threads
 
 
 def _in_full(trainer: _Trainer, ways: Sequence[_Way], steps: int, best_trial: _Training | None) -> list[_Training]:

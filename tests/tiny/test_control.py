@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from distill.data import token_files
 from distill.errors import BadInput, JobFailed
@@ -303,6 +304,20 @@ def test_a_learning_rate_too_high_for_labels_is_lowered(tiny_run, monkeypatch, c
     assert "the learning rate is too high for labels" in caplog.text
     train_student(run)  # finished is finished
     assert len(asked) == 4 + len(in_full) and not (run.work / "control_trials").exists()
+
+
+def test_scoring_trials_leaves_the_threads_of_the_training(tiny_run):
+    run = tiny_run(**{**LEARNS_FROM_BI, "benchmark": {"threads": 2}}, data=SHORT)
+    cards = finished(run)
+    assert len(cards[1].details["control"]["in_full"]) > 1
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trial = control_module._Training(control_module._Way("bce"), 10, run.control, 0.5)
+        assert len(control_module._scores(run, trial, run.split.validation)) == len(run.split.validation)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_only_what_is_shown_to_be_worse_is_left_after_its_trial(tiny_run, monkeypatch):
