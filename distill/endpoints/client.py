@@ -139,6 +139,7 @@ class Client:
 
         :param dimensions: the width to request; None is the server's default
         :raises BadAnswer: if the number of vectors is wrong, widths differ, or a value is not a finite number.
+        :raises BadInput: if the embeddings have no index
         """
         body: JsonObject = {"model": self.endpoint.model, "encoding_format": "float"}
         body["input"] = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate cannot be sent
@@ -146,7 +147,10 @@ class Client:
             body["dimensions"] = dimensions
         # the raw response is used: openai's types take 12 ms per vector of 1,536 numbers, json and numpy 2 ms
         raw = await self._called(self._openai.embeddings.with_raw_response.create(**body))
-        return vectors_in(raw.http_response.extensions["value"], len(texts), dimensions)
+        try:
+            return vectors_in(raw.http_response.extensions["value"], len(texts), dimensions)
+        except BadInput as problem:
+            raise BadInput(f"{self.endpoint.base_url}: {problem}") from None
 
     async def rerank(self, query: str, documents: Sequence[str]) -> np.ndarray:
         """Return a score of each document for a query, in order.

@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.endpoints.ledger import JsonLines, budget_of
 from distill.endpoints.tokens import estimated_tokens
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.progress import OnProgress
 from distill.recipe.black_box import EndpointTeacher
 from distill.recipe.endpoint import Usage
@@ -72,6 +72,10 @@ class EndpointAnswers:
             if isinstance(self._source, RemoteEmbeddings):
                 return self._source.encode(self._prompted(items, roles), on_progress=progress)
             scores = self._source.score(self._pairs(items), on_progress=progress)
+        except JobFailed as problem:
+            raise type(problem)(f"teacher {self.name}: {problem}") from None
+        except BadInput as problem:
+            raise BadInput(f"teacher {self.name}: {problem}") from None
         finally:
             self._spending.close()
         least = {"least": _LEAST_GRADE} if self.settings.asks == "chat" else {}
