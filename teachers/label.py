@@ -32,7 +32,7 @@ from distill.runtime.scorer import Scorer
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
-from distill.training.learnable import LEAST_SPREAD, unrelated
+from distill.training.learnable import LEAST_SPREAD, all_alike, unrelated
 from distill.training.read_texts import are_read
 from distill.training.unlabelled import taught_pairs
 from distill.wording import in_dollars
@@ -40,6 +40,7 @@ from distill.wording import in_dollars
 __all__ = ["cache_signals"]
 
 log = logging.getLogger(__name__)
+_COMPARED_TEXTS = 4096  # whose embeddings are compared
 
 
 def cache_signals(run: Run, actors: Actors | None = None) -> None:
@@ -93,6 +94,13 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
             train = stage.split.train
             rows = cache.find("scores", pair_keys(train.queries, train.documents), "scores")
             summary["scores"] = _described(stage, name, cache.read("scores", rows))
+        if "embeddings" in items:
+            keys = items["embeddings"][0][:_COMPARED_TEXTS]
+            if len(keys) and all_alike(cache.read("embeddings", cache.find("embeddings", keys, "embeddings"))):
+                raise JobFailed(
+                    f"teacher {name} gives every text the same embedding: a student learns nothing from it; take another teacher, "
+                    f"and remove {run.signals(name)}"
+                )
         summary |= {key: value for key, value in {"cut_texts": cut, "cost": cost}.items() if value is not None}
         if cost is not None:
             log.info("teacher %s: %s spent so far, %d requests", name, in_dollars(cost["dollars"]), cost["requests"])

@@ -300,6 +300,8 @@ class MisbehavingServer:
             vectors[-1] = vectors[-1][:-1]
         elif fault == "nan":
             vectors[-1][0] = float("nan")
+        elif fault == "constant":
+            vectors = [vector_of("", width) for _ in texts]
         elif fault == "null":
             vectors[-1][0] = None
         elif fault == "other_width":
