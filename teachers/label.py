@@ -19,7 +19,7 @@ from distill.data.pairs import Pairs, batched, pairs_of
 from distill.diagnosis.scores import check_scale
 from distill.diagnosis.teachers import check_tokens
 from distill.errors import JobFailed
-from distill.files.artefact import revision
+from distill.files.artefact import read_card, revision
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
 from distill.progress import progress, reaching
@@ -36,6 +36,7 @@ from distill.training.learnable import LEAST_SPREAD, all_alike, unrelated
 from distill.training.read_texts import are_read
 from distill.training.unlabelled import taught_pairs
 from distill.wording import in_dollars
+from teachers.black_boxes import check_black_box, describe_black_box
 
 __all__ = ["cache_signals"]
 
@@ -52,8 +53,22 @@ def cache_signals(run: Run, actors: Actors | None = None) -> None:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
     names = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
+    _describe_black_boxes(run, list(names))
     for name in names:
         _label(run, name, actors)
+
+
+def _describe_black_boxes(run: Run, names: Sequence[str]) -> None:
+    """Check black boxes that the run does not hold yet, and write their folders: there is nothing to train in them."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    new = [name for name in names if name in run.recipe.black_boxes and read_card(run.teacher(name)) is None]
+    state.wait_for_everyone()  # all have looked before the first one writes
+    for name in new:
+        if state.is_main_process:
+            check_black_box(run, name)
+        describe_black_box(run.for_teachers, name)
 
 
 def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
