@@ -898,9 +898,10 @@ def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: 
     """
     drawn = hold_out(*keys, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:
-        hint = "" if way == "auto" else ", or set data.split=auto"
+        hint = ", or name a file of pairs in data.evaluation" if name == "evaluation" else ""
+        hint += "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{hint}"
+            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; add pairs whose texts stand in no other pair{hint}"
         )
     return drawn
 

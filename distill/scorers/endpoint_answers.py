@@ -23,7 +23,7 @@ from distill.scorers.file_answers import to_scale
 from distill.scorers.file_rows import Item
 from distill.scorers.remote_embeddings import EmbeddingBatch, RemoteEmbeddings
 from distill.scorers.remote_scores import RemoteScores, grading_messages
-from distill.wording import in_dollars
+from distill.wording import counted, in_dollars
 
 __all__ = ["EndpointAnswers"]
 
@@ -106,8 +106,8 @@ class EndpointAnswers:
             return
         endpoint.key()
         dollars = price.of(self._usage(missing))
-        item_kind = "texts" if self.settings.signal == "embeddings" else "pairs"
-        estimate = f"{len(missing):,} {item_kind} go to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
+        what = counted(len(missing), "text" if self.settings.signal == "embeddings" else "pair")
+        estimate = f"{what} {'goes' if len(missing) == 1 else 'go'} to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
         log.info("%s: %s (%d are kept, %s spent)", where, estimate, len(items) - len(missing), in_dollars(spent))
         limit = self.settings.budget
         if limit is not None and dollars + spent > limit:

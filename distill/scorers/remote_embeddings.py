@@ -20,7 +20,7 @@ from distill.errors import BadInput
 from distill.progress import OnProgress
 from distill.recipe.endpoint import Endpoint
 from distill.scorers.answer_store import AnswerStore
-from distill.wording import in_dollars
+from distill.wording import counted, in_dollars
 
 __all__ = ["EmbeddingBatch", "RemoteEmbeddings"]
 
@@ -104,7 +104,11 @@ class RemoteEmbeddings:
         if missing:
             asyncio.run(self._ask(missing, report))
         log.info(
-            "%s: %d texts, %d asked, %s so far", self.endpoint.model, len(texts), len(missing), in_dollars(self.cost)
+            "%s: %s, %d asked, %s so far",
+            self.endpoint.model,
+            counted(len(texts), "text"),
+            len(missing),
+            in_dollars(self.cost),
         )
         return self._store.gather(sent_texts)
 

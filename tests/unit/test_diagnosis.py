@@ -280,6 +280,8 @@ def test_a_family_that_wants_prompts_and_gets_none_is_named(backbone, prompts, w
 def test_cut_texts_and_a_teacher_under_the_floor():
     assert check_cut("t", CutTexts(100, 0, 0, 128)) == []
     assert alarms(check_cut("t", CutTexts(100, 10, 5, 128))) == []
+    (few,) = check_cut("t", CutTexts(3000, 1, 5, 128))
+    assert few.says.startswith("max_length 128 cuts 1 of 3,000 texts, which lose")
     assert alarms(check_cut("t", CutTexts(100, 60, 80, 128))) == [("warning", "cut texts")]
     assert alarms(check_beside_floor("t", "roc_auc", 0.6, 0.8, Estimate(-0.2, -0.3, -0.1, 300))) == [
         ("problem", "under TF-IDF")

@@ -200,6 +200,9 @@ def test_a_server_that_asks_to_wait_for_hours_ends_the_work():
         with pytest.raises(JobFailed, match=r"asks to wait 7200 s \(status 429\); go on later"):
             ask(endpoint_of(server))
         assert len(server.ledger) == 1
+        server.misbehave = lambda handler, fault: server.error(handler, 429, {"retry-after": "94608000"}) or True
+        with pytest.raises(JobFailed, match=r"asks to wait 1,095 days \(status 429\); go on later"):
+            ask(endpoint_of(server))
 
 
 def test_the_budget_holds_across_retries():
