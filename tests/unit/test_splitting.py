@@ -161,6 +161,15 @@ class TestWhatCannotBeSeparated:
             assert text_key(text) is text
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_evaluation_pairs_that_would_be_mined_are_warned_of(tmp_path, given):
+    rows = [(*pair, "mined", 1, 0.5) for pair in korean(40)]
+    train = write(tmp_path / "train.tsv", (*HEADER, "kind", "rank", "score"), rows)
+    evaluation = write(tmp_path / "evaluation.tsv", HEADER, korean(20)) if given else None
+    notes = load_split(Data(train=train, evaluation=evaluation), 0).notes
+    assert any("evaluation pairs are mined, too" in note for note in notes) is not given
+
+
 class TestLabels:
     def test_a_part_of_one_class_is_refused(self, tmp_path):
         rows = [(f"q{i}", f"d{i}", int(i == 7)) for i in range(60)]
