@@ -400,7 +400,9 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder against a second launch. If the launch is refused, a folder that it created is removed.
+        """Lock the folder against a second launch. If the launch is refused, an empty folder that it created is removed.
+
+        Where a stage has left something, such as an endpoint's spending, `.work` stays and says whose the folder is.
 
         :raises BadInput: if another process is working in it
         """
@@ -424,6 +426,8 @@ class Run:
             try:
                 yield
             except BadInput:
+                if self._unfinished():
+                    raise
                 if self.work in new_folders:
                     (self.work / "lock").unlink(missing_ok=True)  # while it is held: a later process makes its own file
                 with suppress(OSError):  # not empty: it has unfinished work
@@ -439,18 +443,18 @@ class Run:
         if self.folder.is_file():
             raise BadInput(f"output_dir {self.folder} is a file; name a folder")
         check_output_folder(self.folder / "report", ours=_REPORT, overwrite=True)
-        if self.work.is_dir() or (self.folder / "recipe.json").is_file() or self._has_cards():
-            return
-        existing = [
-            name for name in (".work", *_FOLDERS) if (self.folder / name).exists() or (self.folder / name).is_symlink()
-        ]
-        foreign = [
-            name for name in existing if not (self.folder / name).is_dir() or any((self.folder / name).iterdir())
-        ]
-        if foreign:
+        if not self.work.is_dir() and (foreign := self._unfinished()):
             raise BadInput(
                 f"{self.folder} holds something that no stage made ({', '.join(foreign)}); move it away or set another output_dir"
             )
+
+    def _unfinished(self) -> list[str]:
+        """Return the places of stages that hold something, if neither a recipe nor a card says whose they are."""
+        if (self.folder / "recipe.json").is_file() or self._has_cards():
+            return []
+        places = {name: self.folder / name for name in (_FOLDERS if self.work.is_dir() else (".work", *_FOLDERS))}
+        existing = {name: place for name, place in places.items() if place.exists() or place.is_symlink()}
+        return [name for name, place in existing.items() if not place.is_dir() or any(place.iterdir())]
 
     def _has_cards(self) -> bool:
         """Tell whether a stage has finished a folder here; each stage checks the inputs of its own folder."""

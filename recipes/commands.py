@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.data.pairs import read_pairs
 from distill.data.tables import read_texts
@@ -34,6 +34,9 @@ from recipes.options import (
     read_label_range,
 )
 from recipes.printing import comparison_line, print_benchmark, print_table, print_tuned
+
+if TYPE_CHECKING:
+    from distill.run import Run
 
 __all__ = [
     "Boards",
@@ -183,6 +186,26 @@ def _load_settings(measurement: FolderMeasurement) -> LoadSettings:
     )
 
 
+def _read_data_without_notes(run: "Run") -> None:
+    """Read a run's data; the notes on it are not logged, because the doctor prints them among its findings."""
+    held: list[logging.LogRecord] = []
+    data_log, notes = logging.getLogger("distill.data.pairs"), set[str]()
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return False
+
+    data_log.addFilter(hold)
+    try:
+        run.read_data()
+        notes = {note for stage in run.stages for note in stage.split.notes}
+    finally:
+        data_log.removeFilter(hold)
+        for record in held:
+            if record.getMessage() not in notes:
+                data_log.handle(record)
+
+
 def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json: bool) -> None:
     """Print the doctor's findings on a recipe.
 
@@ -194,7 +217,7 @@ def examine(recipe: Recipe, n_pairs: int, output: OutputPlace | None, *, as_json
         check_output_folder(output.path, ours=["doctor.json"], overwrite=output.overwrite)
     run = Run(recipe)
     run.check_files()
-    run.read_data()
+    _read_data_without_notes(run)
     join_processes()
     from teachers.doctor import diagnose, write_diagnosis  # takes seconds: wrong pairs are refused before
 

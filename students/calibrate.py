@@ -25,6 +25,7 @@ from students.asymmetric import index_teacher
 __all__ = ["calibrate_export", "calibrate_router", "calibrate_student", "say_what_keeps_from_calibrating"]
 
 log = logging.getLogger(__name__)
+_FEW_FOR_STEPS = 500  # labelled pairs; with fewer, the steps of an isotonic calibration are mostly noise
 
 
 def say_what_keeps_from_calibrating(run: Run) -> None:
@@ -103,6 +104,12 @@ def _fit(run: Run, folder: Path, name: str, runtime: Runtime, fitted_to: dict[st
     section, student = run.student_section.calibration, run.student_section
     validation = run.split.validation.labelled()
     assert validation.labels is not None and section.kind != "none"
+    if section.kind == "isotonic" and folder == run.student and len(validation) < _FEW_FOR_STEPS:
+        log.warning(
+            "an isotonic calibration follows the noise of few pairs, and there are %d labelled validation pairs: set "
+            "student.calibration.kind=platt, or a larger data.validation_share",
+            len(validation),
+        )
     (folder / CALIBRATION).unlink(missing_ok=True)
     teacher = index_teacher(run)
     precision: Precision | None = "fp32" if runtime == "torch" else None
@@ -148,7 +155,7 @@ def _threshold(
     assert share is not None
     threshold = threshold_for(scores, validation.labels, **{metric: share})
     if threshold is None:
-        log.warning("%s gets no threshold: none reaches a %s of %.3f on the validation pairs", name, metric, share)
+        log.warning("%s gets no threshold: none reaches a %s of %g on the validation pairs", name, metric, share)
         return None, {}
     precision, recall = point_at(scores, validation.labels, threshold)
     return threshold, {"by": metric, "share": share, "precision": precision, "recall": recall, **details}

@@ -11,7 +11,7 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.evaluation.teacher_exports import measured_teachers, primary_teacher
 from distill.files.artefact import read_card
-from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher
+from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher, ScaledAnswers
 from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
@@ -21,7 +21,7 @@ from distill.training.read_texts import are_read
 from teachers.described import put_into_run
 from teachers.token_teachers import check_token_teacher, take_token_teacher
 
-__all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of"]
+__all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of", "mapped_range"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,12 @@ def check_black_box(run: Run, name: str, *, may_ask: bool = True) -> None:
         _check_endpoint(run, name, settings)
     elif isinstance(settings, CallableTeacher) and (name in run.callables or read_card(run.teacher(name)) is None):
         _check_function(run, name)  # a finished teacher does not need the function any more
+
+
+def mapped_range(run: Run, name: str) -> tuple[float, float] | None:
+    """Return the range from which a teacher's scores are mapped to logits; None if they are not."""
+    settings = run.recipe.black_boxes.get(name)
+    return settings.mapped_range if isinstance(settings, ScaledAnswers) else None
 
 
 def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:

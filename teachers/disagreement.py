@@ -12,6 +12,7 @@ from distill.diagnosis.findings import Finding
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.recipe.objectives import ScoreTerm
+from distill.report.words import listed
 from distill.run import Run
 from distill.signals import CachedSignals, SignalCache
 from distill.training.mixtures import MixedSignals, mix_teachers
@@ -39,8 +40,11 @@ def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Fin
     """Compare the cached scores of a mixture's teachers on the training pairs; None if not all of them are cached."""
     about = f"mixture {mixture}"
     if missing := [name for name in term.named if read_card(run.teacher(name)) is None]:
-        line = f"{', '.join(missing)} is not trained yet: the mixture was not looked at"
-        return [Finding("note", "mixture", about, line)], None
+        to_train = [name for name in missing if name not in run.recipe.black_boxes]
+        verb = f"{'is' if len(missing) == 1 else 'are'} not {'trained' if to_train else 'in the run'} yet"
+        line = f"{listed(missing)} {verb}: the mixture was not looked at, and -o writes no disagreement.tsv"
+        advice = f"run {'train-teacher and ' if to_train else ''}cache-signals, then the doctor again"
+        return [Finding("note", "mixture", about, line, advice)], None
     try:
         sources = {
             name: CachedSignals(SignalCache(run.signals(name), run.signal_identity(name))) for name in term.named
@@ -50,7 +54,8 @@ def find_disagreement(run: Run, mixture: str, term: ScoreTerm) -> tuple[list[Fin
     except JobFailed as problem:
         return [Finding("problem", "mixture", about, str(problem))], None
     except BadInput as problem:
-        return [Finding("note", "mixture", about, f"its teachers' signals were not looked at ({problem})")], None
+        line = f"its teachers' signals were not looked at, and -o writes no disagreement.tsv ({problem})"
+        return [Finding("note", "mixture", about, line)], None
     return [_finding(about, mixed, probabilities)], _worst(mixture, mixed, probabilities, run.split.train)
 
 

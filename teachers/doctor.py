@@ -52,7 +52,8 @@ from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from distill.training.building import model_builder
-from teachers.black_boxes import check_black_box
+from distill.training.learnable import all_alike
+from teachers.black_boxes import check_black_box, mapped_range
 from teachers.disagreement import TRAINING_PAIR, Disagreement, find_disagreement, write_disagreement
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
@@ -174,24 +175,25 @@ def _examine(
     else:
         scorer, scores, found = _score_with_black_box(run, name, validation)
     about = f"teacher {name}"
-    if scorer is None or scores is None:
+    if scorer is None:
         return found, []
-    found += check_scale(about, scores, teacher.model_kind)
-    found += check_against_labels(about, scores, validation.labels, where="validation")
-    found += _beside_floor(about, scores, validation, floor)
+    if scores is not None:
+        found += check_scale(about, scores, teacher.model_kind, score_range=mapped_range(run, name))
+        found += check_against_labels(about, scores, validation.labels, where="validation")
+        found += _beside_floor(about, scores, validation, floor)
     try:
         cached = _cached_scores(run, name) if read_card(run.teacher(name)) is not None else None
     except BadInput as problem:
         return [*found, Finding("problem", "stored signals", f"signals of {name}", str(problem))], []
     if cached is None:
-        line = "no signals are cached yet: only the teacher itself was looked at"
+        line = "no signals are cached yet" + ("" if scores is None else ": only the teacher itself was looked at")
         return [*found, Finding("note", "signals", about, line)], []
     return [*found, *_signals(run, name, scorer, cached)], _suspects(run, name, cached)
 
 
 _ScoredTeacher = tuple[
     Scorer | BlackBoxScorer | TokenScorer | None, np.ndarray | None, list[Finding]
-]  # None: the teacher cannot score
+]  # None: the teacher cannot score, or not these pairs
 
 
 def _score_with_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _ScoredTeacher:
@@ -218,6 +220,7 @@ def _score_with_folder(run: Run, name: str, teacher: Teacher, pairs: Pairs, fold
 def _score_with_black_box(run: Run, name: str, pairs: Pairs) -> _ScoredTeacher:
     """Let a black box score the pairs, and check that it can answer everything that the recipe will ask."""
     about, box = f"teacher {name}", run.recipe.black_boxes[name]
+    scorer: BlackBoxScorer | TokenScorer | None = None
     try:
         check_black_box(run, name, may_ask=False)
     except MatchDistillError as problem:
@@ -234,7 +237,7 @@ def _score_with_black_box(run: Run, name: str, pairs: Pairs) -> _ScoredTeacher:
         if isinstance(box, TokenTeacher):
             return None, None, [*found, Finding("problem", "teacher", about, str(problem))]
         line = f"what it says of validation pairs is not known, and was not looked at ({str(problem).removeprefix(f'{about}: ')})"
-        return None, None, [*found, Finding("note", "teacher", about, line)]
+        return scorer, None, [*found, Finding("note", "teacher", about, line)]
 
 
 def _not_there_yet(run: Run, name: str) -> Finding:
@@ -311,11 +314,15 @@ def _beside_floor(about: str, scores: np.ndarray, validation: Pairs, floor: _Flo
 
 @dataclass(frozen=True)
 class _Cached:
-    """Cached scores of training pairs: their rows, the scores, and whether they are cosines of cached embeddings."""
+    """Cached scores of training pairs: their rows, the scores, and whether they are cosines of cached embeddings.
+
+    `one_vector` tells that all these embeddings are the same.
+    """
 
     rows: np.ndarray
     scores: np.ndarray
     of_embeddings: bool
+    one_vector: bool = False
 
 
 def _cached_scores(run: Run, name: str) -> _Cached | None:
@@ -338,22 +345,31 @@ def _cached_scores(run: Run, name: str) -> _Cached | None:
     sides = [cache.read("embeddings", rows[cached]) for rows in (query_rows, document_rows)]
     norms = [np.linalg.norm(side, axis=1) for side in sides]
     cosines = (sides[0] * sides[1]).sum(axis=1) / np.maximum(norms[0] * norms[1], 1e-12)
-    return _Cached(chosen[cached], cosines, of_embeddings=True)
+    return _Cached(chosen[cached], cosines, of_embeddings=True, one_vector=all_alike(np.concatenate(sides)))
 
 
 def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, cached: _Cached) -> list[Finding]:
     """Return the findings on cached scores: their scale, validity, and the effect of the temperature."""
     about, train = f"signals of {name}", run.split.train
     kind, labels = run.recipe.teachers[name].model_kind, train.labels
-    found = check_scale(about, cached.scores, kind)
+    if cached.one_vector:
+        line = f"the embeddings of {len(cached.rows):,} training pairs are all the same vector"
+        return [Finding("problem", "constant", about, line, "take another teacher: a student learns nothing from it")]
+    found = check_scale(about, cached.scores, kind, score_range=mapped_range(run, name))
     finite = np.isfinite(cached.scores)
     rows, scores = cached.rows[finite], cached.scores[finite]
     known_labels = None if labels is None else labels[rows]
     found += check_against_labels(about, scores, known_labels, where="training")
     repeated = np.array(sample(len(rows), _SCORED_AGAIN, run.recipe.seed), dtype=np.int64)
     part = train.select(rows[repeated].tolist())
-    new_scores = scorer.score(part.queries, part.documents)
-    found += check_same_scores(about, scores[repeated], new_scores, spread=float(scores.std()) if len(scores) else 0.0)
+    try:
+        new_scores = scorer.score(part.queries, part.documents)
+        spread = float(scores.std()) if len(scores) else 0.0
+        found += check_same_scores(about, scores[repeated], new_scores, spread=spread)
+    except BadInput as problem:  # a black box that has no answer any more, or whose server may not be asked here
+        found.append(
+            Finding("note", "stored signals", about, f"not compared with the teacher's own scores ({problem})")
+        )
     if not cached.of_embeddings:
         found += _temperature(run.recipe, name, scores, train.select(rows.tolist()))
     if known_labels is not None:

@@ -19,7 +19,7 @@ from distill.data.pairs import Pairs, batched, pairs_of
 from distill.diagnosis.scores import check_scale
 from distill.diagnosis.teachers import check_tokens
 from distill.errors import JobFailed
-from distill.files.artefact import revision
+from distill.files.artefact import read_card, revision
 from distill.graphs.openvino import GraphPrecision, export_graph
 from distill.models.modeling import quiet
 from distill.progress import progress, reaching
@@ -32,14 +32,16 @@ from distill.runtime.scorer import Scorer
 from distill.scorers.black_box import BlackBoxScorer, open_asked
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, describe_scores, pair_keys, text_keys
-from distill.training.learnable import LEAST_SPREAD, unrelated
+from distill.training.learnable import LEAST_SPREAD, all_alike, unrelated
 from distill.training.read_texts import are_read
 from distill.training.unlabelled import taught_pairs
 from distill.wording import in_dollars
+from teachers.black_boxes import check_black_box, describe_black_box, mapped_range
 
 __all__ = ["cache_signals"]
 
 log = logging.getLogger(__name__)
+_COMPARED_TEXTS = 4096  # whose embeddings are compared
 
 
 def cache_signals(run: Run, actors: Actors | None = None) -> None:
@@ -51,8 +53,22 @@ def cache_signals(run: Run, actors: Actors | None = None) -> None:
         log.info("signals.live is set: the teachers are asked during training, nothing is cached")
         return
     names = dict.fromkeys(name for stage in run.stages for name in stage.recipe.objectives.teachers())
+    _describe_black_boxes(run, list(names))
     for name in names:
         _label(run, name, actors)
+
+
+def _describe_black_boxes(run: Run, names: Sequence[str]) -> None:
+    """Check black boxes that the run does not hold yet, and write their folders: there is nothing to train in them."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    new = [name for name in names if name in run.recipe.black_boxes and read_card(run.teacher(name)) is None]
+    state.wait_for_everyone()  # all have looked before the first one writes
+    for name in new:
+        if state.is_main_process:
+            check_black_box(run, name)
+        describe_black_box(run.for_teachers, name)
 
 
 def _asking(run: Run, name: str, kind: SignalKind) -> list[Run]:
@@ -93,6 +109,13 @@ def _label(run: Run, name: str, actors: Actors | None) -> None:
             train = stage.split.train
             rows = cache.find("scores", pair_keys(train.queries, train.documents), "scores")
             summary["scores"] = _described(stage, name, cache.read("scores", rows))
+        if "embeddings" in items:
+            keys = items["embeddings"][0][:_COMPARED_TEXTS]
+            if len(keys) and all_alike(cache.read("embeddings", cache.find("embeddings", keys, "embeddings"))):
+                raise JobFailed(
+                    f"teacher {name} gives every text the same embedding: a student learns nothing from it; take another teacher, "
+                    f"and remove {run.signals(name)}"
+                )
         summary |= {key: value for key, value in {"cut_texts": cut, "cost": cost}.items() if value is not None}
         if cost is not None:
             log.info("teacher %s: %s spent so far, %d requests", name, in_dollars(cost["dollars"]), cost["requests"])
@@ -357,7 +380,8 @@ def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
         raise JobFailed(
             f"the scores of teacher {name} are nearly equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
-    for finding in check_scale(f"signals of {name}", scores, run.recipe.teachers[name].model_kind):
+    kind, score_range = run.recipe.teachers[name].model_kind, mapped_range(run, name)
+    for finding in check_scale(f"signals of {name}", scores, kind, score_range=score_range):
         log.warning("%s", finding.line)
     problem = unrelated(f"the scores of teacher {name}", scores, labels)
     if problem is not None:

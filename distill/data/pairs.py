@@ -35,6 +35,7 @@ from distill.data.splitting import (
 )
 from distill.data.tables import (
     column_blocks,
+    first_names,
     locate,
     read_columns,
     read_text_columns,
@@ -252,6 +253,11 @@ def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | N
             raise BadInput(f"{data.train}: every pair holds an evaluation text; nothing is left to train on")
     elif data.evaluation is None:
         rest, evaluation = _held_out(pairs, data.evaluation_share, data.split, seed, notes, "evaluation")
+        if data.train != "bundled" and {"kind", "rank", "score"} <= set(first_names(data.train)):
+            notes.append(
+                f"{data.train} has the columns of `distill mine`: evaluation pairs are mined, too, and their labels are guesses; set "
+                "data.evaluation to given pairs"
+            )
     else:
         rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed, notes)
         notes += _leaks(rest, evaluation)
@@ -898,9 +904,10 @@ def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: 
     """
     drawn = hold_out(*keys, share, seed=seed, way=way)
     if not drawn.held or not drawn.rest:
-        hint = "" if way == "auto" else ", or set data.split=auto"
+        hint = ", or name a file of pairs in data.evaluation" if name == "evaluation" else ""
+        hint += "" if way == "auto" else ", or set data.split=auto"
         raise BadInput(
-            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; give {name} pairs of their own{hint}"
+            f"{counted(len(keys[0]), 'pair')} cannot be split into training and {name}: too few texts are independent of each other; add pairs whose texts stand in no other pair{hint}"
         )
     return drawn
 

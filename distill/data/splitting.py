@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from distill.data.ragged import Ragged
+from distill.wording import counted
 
 __all__ = [
     "Drawn",
@@ -201,7 +202,7 @@ def held_together(
     costs = {way: hold_out(queries, documents, share, seed=seed, way=way).n_dropped for way in ("query", "document")}
     lone = len(queries) - sum(large)
     return (
-        f"{sum(large)} of {len(queries)} pairs hang together over shared texts in {len(large)} groups larger than the {name} share "
+        f"{sum(large)} of {len(queries)} pairs hang together over shared texts in {counted(len(large), 'group')} larger than the {name} share "
         f"(the largest has {max(large)} pairs) and none of them is held out: the {name} pairs are drawn from the other {lone} alone; "
         f"data.split=query draws from all and drops {costs['query']} pairs, data.split=document {costs['document']}"
     )

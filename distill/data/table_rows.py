@@ -184,10 +184,16 @@ _ADVICE = {
 def _csv_rows(path: TableFile) -> Iterator[list[str]]:
     csv.field_size_limit(_MAX_CELL)
     reader = csv.reader(text_lines(path, newline=""), strict=True)
+    began = 1  # the line where the next row begins
     try:
-        yield from reader
+        for row in reader:
+            began = reader.line_num + 1
+            yield row
     except csv.Error as error:
-        raise BadInput(f"{path} line {reader.line_num} is no CSV: {error}") from None
+        message = f"{path} line {reader.line_num} is no CSV: {error}"
+        if reader.line_num > began:  # only a value in quotes goes over several lines
+            message += f"; the row of line {began} opens a quote that is not closed"
+        raise BadInput(message) from None
 
 
 def _tsv_rows(path: TableFile) -> Iterator[list[str]]:

@@ -40,6 +40,7 @@ __all__ = [
     "column_blocks",
     "column_values",
     "count_gaps",
+    "first_names",
     "held_name",
     "is_gap",
     "line_blocks",
@@ -189,6 +190,16 @@ def column_blocks(
         yield block
     if not n_rows:
         raise BadInput(f"{source} has a header and no rows")
+
+
+def first_names(source: str) -> list[str]:
+    """Return the columns of a .csv or .tsv, or the keys of the first row of a .jsonl; [] of anything else."""
+    table = locate(source)
+    if table is None or table.format == "parquet":
+        return []
+    if table.format == "jsonl":
+        return list(next(json_rows(table.path), ("", {}))[1])
+    return delimited_rows(table.path, table.format)[0]
 
 
 def line_blocks(table: Table) -> Iterator[list[str]]:

@@ -43,8 +43,12 @@ _LEAST_AUC = 0.8  # least ROC-AUC of scores that can distinguish wrong labels fr
 _NORMAL_95_ONE_SIDED = 1.645
 
 
-def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding]:
+def check_scale(
+    about: str, scores: np.ndarray, kind: ModelKind, *, score_range: tuple[float, float] | None = None
+) -> list[Finding]:
     """Tell logits, probabilities and cosines apart by their range, and find scores that are not finite or all equal.
+
+    :param score_range: the range from which the scores of a black box were mapped to logits; None if they were not
 
     *Shape:* scores: (n_pairs,)
     """
@@ -69,13 +73,23 @@ def check_scale(about: str, scores: np.ndarray, kind: ModelKind) -> list[Finding
         return [Finding("problem", "scale", about, message, advice, numbers)]
     if low < -_SLACK or high > 1 + _SLACK or high - low < _WIDE_TWICE:
         return []  # a teacher that has hardly learned may have logits this close to each other
+    said, advice = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look", "take the model's raw scores"
+    if score_range is not None:  # a user knows the scores before they are mapped
+        least, greatest = score_range
+        first, last = (least + (greatest - least) * float(sigmoid(np.array(end))) for end in (low, high))
+        numbers |= {"least_given": first, "greatest_given": last}
+        said = (
+            f"its scores from {first:.3g} to {last:.3g}, mapped from score_range [{least:g}, {greatest:g}] to logits from "
+            f"{low:.3g} to {high:.3g}, look"
+        )
+        advice = "set score_range to the lowest and the highest score that it can give, or give its raw scores"
     if 0.5 - _SLACK <= low and high <= _SIGMOID_OF_ONE + _SLACK:
-        message = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like a sigmoid of a sigmoid"
-        return [Finding("problem", "sigmoid twice", about, message, "take the model's raw scores as signals", numbers)]
+        message = f"{said} like a sigmoid of a sigmoid"
+        return [Finding("problem", "sigmoid twice", about, message, f"{advice} as signals", numbers)]
     if high - low < _WIDE:
         return []
-    message = f"scores from {low:.3g} to {high:.3g} are taken for logits, and look like probabilities"
-    return [Finding("problem", "scale", about, message, "take the model's raw scores (no sigmoid) as signals", numbers)]
+    advice = f"{advice} (no sigmoid) as signals"
+    return [Finding("problem", "scale", about, f"{said} like probabilities", advice, numbers)]
 
 
 def check_against_labels(

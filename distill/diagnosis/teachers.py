@@ -9,6 +9,7 @@ from distill.data.splitting import sample
 from distill.data.tokens import MANY_UNKNOWN, tokenize, unknown_id
 from distill.diagnosis.findings import Finding
 from distill.metrics.measures import Estimate
+from distill.wording import counted
 
 __all__ = ["check_beside_floor", "check_cut", "check_prompts", "check_tokens"]
 
@@ -80,7 +81,7 @@ def check_cut(about: str, cut: CutTexts) -> list[Finding]:
     """Report how many texts are longer than the teacher's limit, and how many tokens they lose."""
     if not cut.n_cut:
         return []
-    message = f"max_length {cut.max_length} cuts {cut.share:.0%} of the texts, which lose {cut.median_lost} tokens each (median)"
+    message = f"max_length {cut.max_length} cuts {cut.n_cut:,} of {counted(cut.n, 'text')}, which lose {cut.median_lost} tokens each (median)"
     if cut.share >= _CUT and cut.median_lost >= _LOST * cut.max_length:
         advice = "set a larger max_length, or cut the texts to what matters (distill prepare)"
         return [Finding("warning", "cut texts", about, message, advice, cut.to_json())]

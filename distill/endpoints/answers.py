@@ -1,17 +1,32 @@
 """Read and check the answers of an endpoint; this module does not need the client packages."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from distill.errors import JobFailed
+from distill.errors import BadInput, JobFailed
 from distill.files.trust import without_booleans
 from distill.recipe.endpoint import Usage
 from distill.wording import counted
 
-__all__ = ["Answer", "BadAnswer", "JsonObject", "Message", "rerank_scores_in", "usage_in", "vectors_in"]
+__all__ = [
+    "TRIES",
+    "Answer",
+    "BadAnswer",
+    "JsonObject",
+    "Message",
+    "asked_again",
+    "rerank_scores_in",
+    "usage_in",
+    "vectors_in",
+]
+
+TRIES = 3
+"""How often an answer is asked for that comes back invalid."""
+_Result = TypeVar("_Result")
 
 JsonObject = dict[str, Any]
 """A JSON object that was received or will be sent."""
@@ -32,6 +47,17 @@ class Answer:
     usage: Usage
 
 
+async def asked_again(request: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Return what a request gives; after an invalid answer it is sent again, up to three times in all.
+
+    :raises BadAnswer: if the last answer is invalid, too
+    """
+    for _ in range(TRIES - 1):
+        with suppress(BadAnswer):
+            return await request()
+    return await request()
+
+
 def usage_in(response: JsonObject) -> Usage | None:
     """Return the token counts of a response; None if they are missing or invalid."""
     try:
@@ -47,8 +73,13 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
     """Return the vectors of a response, in the order of their texts. *Shape:* (n_texts, width), float32.
 
     :raises BadAnswer: if the number of vectors or a width is wrong, a value is not finite, or a vector is all zeros
+    :raises BadInput: if embeddings have no `index`: their order would be a guess
     """
     try:
+        if any(isinstance(entry, dict) and "embedding" in entry and "index" not in entry for entry in response["data"]):
+            raise BadInput("its embeddings have no index, which is required: without it nobody knows their texts")
+        if any(None in entry["embedding"] for entry in response["data"]):
+            raise BadAnswer("an embedding holds null where a number is wanted")
         entries = sorted(response["data"], key=lambda entry: int(entry["index"]))
         rows = [np.asarray(without_booleans(entry["embedding"]), dtype=np.float32) for entry in entries]
         indices = [int(entry["index"]) for entry in entries]
@@ -58,9 +89,10 @@ def vectors_in(response: JsonObject, n_texts: int, dimensions: int | None) -> np
         raise BadAnswer(
             f"{counted(n_texts, 'text')} sent and {counted(len(rows), 'embedding')} came back, or their index is not 0 to {n_texts - 1}"
         )
-    widths = {row.shape for row in rows}
-    if len(widths) != 1 or rows[0].ndim != 1 or rows[0].size == 0:
-        raise BadAnswer(f"the embeddings have no common width: {sorted(map(str, widths))}")
+    if any(row.ndim != 1 or row.size == 0 for row in rows):
+        raise BadAnswer("an embedding is empty or no list of numbers")
+    if len(widths := sorted({row.size for row in rows})) > 1:
+        raise BadAnswer(f"the embeddings have no common width: from {widths[0]} to {widths[-1]} numbers")
     if dimensions is not None and rows[0].size != dimensions:
         raise BadAnswer(f"{dimensions} dimensions were asked for and {rows[0].size} came")
     vectors = np.stack(rows)

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 _Response = TypeVar("_Response")
 
 _CONNECT_SECONDS = 10.0
+_DAY_SECONDS = 86_400
 _HINTS = {
     401: "; check the key in {variable}",
     403: "; the key in {variable} may not use {model!r}",
@@ -139,6 +140,7 @@ class Client:
 
         :param dimensions: the width to request; None is the server's default
         :raises BadAnswer: if the number of vectors is wrong, widths differ, or a value is not a finite number.
+        :raises BadInput: if the embeddings have no index
         """
         body: JsonObject = {"model": self.endpoint.model, "encoding_format": "float"}
         body["input"] = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate cannot be sent
@@ -146,7 +148,10 @@ class Client:
             body["dimensions"] = dimensions
         # the raw response is used: openai's types take 12 ms per vector of 1,536 numbers, json and numpy 2 ms
         raw = await self._called(self._openai.embeddings.with_raw_response.create(**body))
-        return vectors_in(raw.http_response.extensions["value"], len(texts), dimensions)
+        try:
+            return vectors_in(raw.http_response.extensions["value"], len(texts), dimensions)
+        except BadInput as problem:
+            raise BadInput(f"{self.endpoint.base_url}: {problem}") from None
 
     async def rerank(self, query: str, documents: Sequence[str]) -> np.ndarray:
         """Return a score of each document for a query, in order.
@@ -196,7 +201,9 @@ class Client:
             return self._failed_too_often(f"status {status}")
         wait = retry_after(response.headers.get("retry-after")) or 0.0
         if wait > LONGEST_WAIT_SECONDS:
-            return JobFailed(f"{self.endpoint.base_url} asks to wait {wait:.0f} s (status {status}); go on later")
+            return JobFailed(
+                f"{self.endpoint.base_url} asks to wait {_wait_in_words(wait)} (status {status}); go on later"
+            )
         hint = _HINTS.get(status, "").format(variable=self.endpoint.key_variable, model=self.endpoint.model)
         return _Refused(f"{response.request.url} answered {status}: {message}{hint}", status, code)
 
@@ -205,6 +212,11 @@ class Client:
             f"{self.endpoint.base_url} failed {self.endpoint.max_attempts} times in a row (last: {cause}); "
             "call again when it works, what is stored will not be asked again"
         )
+
+
+def _wait_in_words(seconds: float) -> str:
+    """Return a time to wait in seconds, or from two days on in days."""
+    return f"{seconds:.0f} s" if seconds < 2 * _DAY_SECONDS else f"{seconds / _DAY_SECONDS:,.0f} days"
 
 
 def _in_format(form: str, messages: Sequence[Message], schema: type[BaseModel]) -> JsonObject:

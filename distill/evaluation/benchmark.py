@@ -49,7 +49,14 @@ from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import Bootstrap, Estimate, evaluate_scores, paired_difference, primary_metric, retention
 from distill.metrics.names import METRIC_NAMES
 from distill.metrics.rounds import Until
-from distill.metrics.standing import floor_of, is_broken, is_level_with_floor, problem_of, with_standing
+from distill.metrics.standing import (
+    beside_untrained,
+    floor_of,
+    is_broken,
+    is_level_with_floor,
+    problem_of,
+    with_standing,
+)
 from distill.models.files import Precision, Runtime
 from distill.models.modeling import save_model
 from distill.progress import progress, reaching, step_progress
@@ -282,6 +289,13 @@ def assemble(
     primary = primary_metric(metrics[compared_with or sound[0]], pairs.labels)
     described = [_described(row, scored[row.name].n_parameters, metrics, speed, teacher) for row in rows]
     described = [{**row, "problem": problem} if (problem := problems[row["name"]]) else row for row in described]
+    untrained = [
+        row.name for row in rows if row.role == "untrained" and row.name in sound and primary in metrics[row.name]
+    ]
+    for row in described:
+        if untrained and row["role"] == "student" and row["name"] in sound and primary in row["metrics"]:
+            difference = quality.difference(primary, row["name"], untrained[0])
+            row["over_untrained"] = {name: difference[name] for name in ("value", "low", "high")}
     broken = is_broken(described, primary)
     floor = floor_of(described, primary)
     with_floor = [(row.name, str(floor["name"])) for row in rows if floor is not None and row.role in _BESIDE_FLOOR]
@@ -718,7 +732,7 @@ def said_of_pairs(pairs: Pairs, metric: str) -> list[str]:
 
 
 def said_of_quality(result: Mapping[str, Any]) -> list[str]:
-    """Return warnings about a report's rows: no quality, a broken control, models worse than TF-IDF.
+    """Return warnings about a report's rows: no quality, a broken control, a student that did not learn, models worse than TF-IDF.
 
     Each is logged as well.
     """
@@ -728,6 +742,11 @@ def said_of_quality(result: Mapping[str, Any]) -> list[str]:
         warnings.append(
             "The control is broken: it is worse than the untrained student, so student − control shows nothing."
         )
+    for row in rows:
+        if (learned := beside_untrained(row, metric)) is not None:
+            warnings.append(
+                f"{learned}: {row['name']}. `distill doctor` with the recipe says whether its teachers and labels can teach."
+            )
     floor = floor_of(rows, metric)
     under = [row["name"] for row in rows if row.get("under_floor") and row["role"] not in _ROLES_NOT_WARNED_OF]
     if floor is not None and under:

@@ -20,6 +20,7 @@ from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
 __all__ = [
     "Row",
+    "beside_untrained",
     "best_teacher",
     "floor_of",
     "is_broken",
@@ -106,6 +107,22 @@ def is_broken(rows: Sequence[Row], metric: str) -> bool:
         value_of(next((row for row in rows if row["role"] == role), None), metric) for role in ("untrained", "control")
     )
     return untrained is not None and control is not None and _is_worse(control, untrained, metric)
+
+
+def beside_untrained(row: Row, metric: str) -> str | None:
+    """Return in words that a student is not shown to be better than itself untrained; None if it is, or is not compared."""
+    compared = row.get("over_untrained") or {}
+    low, high = compared.get("low"), compared.get("high")
+    if low is None or high is None:
+        return None
+    worse, better = (low, high) if metric in LOWER_IS_BETTER else (-high, -low)
+    if better < 0:
+        return None
+    return (
+        "Worse than the same student untrained"
+        if worse > 0
+        else "Not shown to be better than the same student untrained"
+    )
 
 
 def _is_worse(value: float, reference: float, metric: str) -> bool:

@@ -302,7 +302,9 @@ def _mined(
             "after": _share(answers, drawn),
             "other candidates left out as answers": _share(taken_for_answers, ~excluded & ~answers),
         }
-    if not drawn.any():
+    if drawn.any():
+        _say_what_left_most_without(drawn, excluded, taken_for_answers, without_limit)
+    else:
         raise _NothingToDraw(
             f"no candidate can be drawn for any of {counted(len(queries), 'query')}: of "
             f"{counted(counts['candidates found'], 'document')} that were found for them, {counts['own documents and own texts left out']} "
@@ -311,6 +313,33 @@ def _mined(
             "the strata, or give more documents"
         )
     return Mined(queries, documents, rows, scores, drawn, counts)
+
+
+def _say_what_left_most_without(
+    drawn: np.ndarray, excluded: np.ndarray, taken_for_answers: np.ndarray, without_limit: np.ndarray
+) -> None:
+    """Warn if most queries have no candidate, of the filter that removed those of most of these queries.
+
+    *Shape:* drawn, excluded, taken_for_answers: (n_queries, depth); without_limit: (n_queries,)
+    """
+    empty = np.asarray(~drawn.any(axis=1))
+    if 2 * empty.sum() <= len(empty):
+        return
+    unfound = empty & excluded.all(axis=1)
+    unlimited = empty & ~unfound & without_limit
+    answers = empty & ~unfound & ~unlimited & (excluded | taken_for_answers).all(axis=1)
+    causes = {
+        "only their own documents were found: give more --documents": unfound,
+        "they have no positive pair, so a margin sets no limit: add positives, or set --max-score": unlimited,
+        "every candidate scores at or above the limit: take a smaller --margin or --relative-margin, a larger --max-score or "
+        "--percentile, or a teacher of this language": answers,
+        "their candidates have ranks outside --strata: widen the strata": empty & ~unfound & ~unlimited & ~answers,
+    }
+    cause, queries = max(causes.items(), key=lambda item: int(item[1].sum()))
+    n_empty = int(empty.sum())
+    log.warning(
+        "%d of %s have no candidate; of %d of them %s", n_empty, counted(len(empty), "query"), queries.sum(), cause
+    )
 
 
 def _first_of_each(texts: Sequence[str]) -> dict[str, str]:

@@ -92,6 +92,11 @@ class ScaledAnswers(BlackBox):
         is_cosine = self.signal == "embeddings" or self.scale == "cosine"
         return "bi_encoder" if is_cosine else "cross_encoder"
 
+    @property
+    def mapped_range(self) -> tuple[float, float] | None:
+        """The range from which the scores are mapped to logits; None if they are not."""
+        return self.score_range if self.signal == "scores" and self.scale == "unit" else None
+
     @model_validator(mode="after")
     def _scale_is_used(self) -> "ScaledAnswers":
         if self.score_range[0] >= self.score_range[1]:

@@ -113,7 +113,7 @@ def _caption(content: BenchmarkResults) -> list[str]:
     share = number_at(point, "share")
     if point is not None and share is not None:
         sentences.append(
-            f"The thresholds were set on validation pairs for a {point.get('by')} of {three_decimals(share)}; precision and recall "
+            f"The thresholds were set on validation pairs for a {point.get('by')} of {three_decimals(share) if share < 0.9995 else f'{share:g}'}; precision and recall "
             "here are those of the evaluation pairs."
         )
     return sentences

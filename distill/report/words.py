@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.metrics.standing import floor_of, is_level_with_floor
+from distill.metrics.standing import beside_untrained, floor_of, is_level_with_floor
 from distill.recipe.black_box import BLACK_BOXES
 from distill.report.content import (
     LOWER_IS_BETTER,
@@ -188,14 +188,16 @@ def kept(row: Row, content: BenchmarkResults) -> str | None:
 
 
 def warnings(content: BenchmarkResults) -> list[str]:
-    """Return warnings for the headline, as sentences without a full stop: models not shown to be better than TF-IDF."""
+    """Return warnings for the headline, as sentences without a full stop: not shown to be better than TF-IDF or untrained."""
     under = [
         label for label, row in content.labelled() if row.get("under_floor") and row.get("role") in ("teacher", *_OURS)
     ]
     sentences = [f"Worse than TF-IDF, which counts common terms: {listed(under)}"] if under else []
     floor = floor_of(content.rows, content.primary or "")
     level = [label for label, row in content.labelled() if is_level_with_floor(row, floor, content.raw)]
-    return sentences + ([f"Not shown to be better than TF-IDF: {listed(level)}"] if level else [])
+    sentences += [f"Not shown to be better than TF-IDF: {listed(level)}"] if level else []
+    learned = [(beside_untrained(row, content.primary or ""), label) for label, row in content.labelled()]
+    return sentences + [f"{said}: {label}" for said, label in learned if said is not None]
 
 
 def worth(row: Row, content: BenchmarkResults) -> str | None:

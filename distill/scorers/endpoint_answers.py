@@ -15,7 +15,7 @@ import numpy as np
 
 from distill.endpoints.ledger import JsonLines, budget_of
 from distill.endpoints.tokens import estimated_tokens
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.progress import OnProgress
 from distill.recipe.black_box import EndpointTeacher
 from distill.recipe.endpoint import Usage
@@ -23,7 +23,7 @@ from distill.scorers.file_answers import to_scale
 from distill.scorers.file_rows import Item
 from distill.scorers.remote_embeddings import EmbeddingBatch, RemoteEmbeddings
 from distill.scorers.remote_scores import RemoteScores, grading_messages
-from distill.wording import in_dollars
+from distill.wording import counted, in_dollars
 
 __all__ = ["EndpointAnswers"]
 
@@ -72,6 +72,10 @@ class EndpointAnswers:
             if isinstance(self._source, RemoteEmbeddings):
                 return self._source.encode(self._prompted(items, roles), on_progress=progress)
             scores = self._source.score(self._pairs(items), on_progress=progress)
+        except JobFailed as problem:
+            raise type(problem)(f"teacher {self.name}: {problem}") from None
+        except BadInput as problem:
+            raise BadInput(f"teacher {self.name}: {problem}") from None
         finally:
             self._spending.close()
         least = {"least": _LEAST_GRADE} if self.settings.asks == "chat" else {}
@@ -102,8 +106,8 @@ class EndpointAnswers:
             return
         endpoint.key()
         dollars = price.of(self._usage(missing))
-        item_kind = "texts" if self.settings.signal == "embeddings" else "pairs"
-        estimate = f"{len(missing):,} {item_kind} go to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
+        what = counted(len(missing), "text" if self.settings.signal == "embeddings" else "pair")
+        estimate = f"{what} {'goes' if len(missing) == 1 else 'go'} to {endpoint.model} at {endpoint.host}, estimated at {in_dollars(dollars)}"
         log.info("%s: %s (%d are kept, %s spent)", where, estimate, len(items) - len(missing), in_dollars(spent))
         limit = self.settings.budget
         if limit is not None and dollars + spent > limit:

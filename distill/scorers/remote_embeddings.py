@@ -1,23 +1,26 @@
 """Get embeddings from an OpenAI-compatible endpoint and keep them on disk, so that each text is paid for once.
 
-Vectors are stored by the text's hash in append-only shards, in a folder per model and dimensions.
+Vectors are stored by the text's hash in append-only shards, in a folder per model and dimensions. After an invalid
+answer the request is repeated, up to three attempts in all.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from distill.endpoints.answers import TRIES, BadAnswer, asked_again
 from distill.endpoints.budget import Budget
 from distill.endpoints.tokens import cut_to_tokens, estimated_tokens
 from distill.errors import BadInput
 from distill.progress import OnProgress
 from distill.recipe.endpoint import Endpoint
 from distill.scorers.answer_store import AnswerStore
-from distill.wording import in_dollars
+from distill.wording import counted, in_dollars
 
 __all__ = ["EmbeddingBatch", "RemoteEmbeddings"]
 
@@ -78,7 +81,8 @@ class RemoteEmbeddings:
 
         :param on_progress: called with the number of texts done since its last call
 
-        :raises BadInput: if a text is empty, which servers refuse.
+        :raises BadInput: if a text is empty, which servers refuse
+        :raises BadAnswer: if the server gives no valid vector of some texts; all others are kept
         """
         if empty := [i for i, text in enumerate(texts) if not text.strip()]:
             raise BadInput(
@@ -100,19 +104,31 @@ class RemoteEmbeddings:
         if missing:
             asyncio.run(self._ask(missing, report))
         log.info(
-            "%s: %d texts, %d asked, %s so far", self.endpoint.model, len(texts), len(missing), in_dollars(self.cost)
+            "%s: %s, %d asked, %s so far",
+            self.endpoint.model,
+            counted(len(texts), "text"),
+            len(missing),
+            in_dollars(self.cost),
         )
         return self._store.gather(sent_texts)
 
     async def _ask(self, texts: Sequence[str], report: OnProgress) -> None:
         from distill.endpoints.client import Client, run_all  # imported here because only requests need openai
 
+        failed: list[tuple[str, str]] = []
         async with Client(self.endpoint, self._budget) as client:
             batches = self._batches(texts)
 
+            async def embed(batch: list[str]) -> None:
+                self._store.add(batch, await client.embed(batch, dimensions=self.dimensions))
+
             async def work() -> None:
                 for batch in batches:  # a shared iterator: each worker takes the next batch
-                    self._store.add(batch, await client.embed(batch, dimensions=self.dimensions))
+                    try:
+                        await asked_again(partial(embed, batch))
+                    except BadAnswer as problem:
+                        failed.extend((text, str(problem)) for text in batch)
+                        continue
                     report(len(batch))
 
             try:
@@ -120,6 +136,12 @@ class RemoteEmbeddings:
             finally:
                 self.n_requests += client.n_requests
                 self._store.close()
+        if failed:
+            text, reason = failed[0]
+            raise BadAnswer(
+                f"{self.endpoint.model} at {self.endpoint.host}: no embedding of {len(failed):,} of {len(texts):,} texts after "
+                f"{TRIES} attempts each (first: {reason}; text {text[:60]!r}); what it embedded is kept and not asked again"
+            )
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch: list[str] = []

@@ -8,13 +8,14 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from distill.endpoints.answers import Answer, BadAnswer
+from distill.endpoints.answers import TRIES, Answer, BadAnswer, asked_again
 from distill.endpoints.budget import Budget
 from distill.endpoints.tokens import cut_to_tokens
 from distill.errors import JobFailed
@@ -29,7 +30,6 @@ __all__ = ["Grade", "RemoteScores", "grading_messages"]
 
 log = logging.getLogger(__name__)
 Pair = tuple[str, str]
-_TRIES = 3
 _BEST = 4  # the highest grade
 _ANSWER_TOKENS = 200  # a grade takes ten; some models reason before it
 
@@ -101,7 +101,7 @@ class RemoteScores:
             async def work() -> None:
                 for job in jobs:  # a shared iterator: each worker takes the next job
                     try:
-                        scores = await self._scored(client, job)
+                        scores = await asked_again(partial(self._scored, client, job))
                     except BadAnswer as problem:
                         failed.extend((pair, str(problem)) for pair in job)
                         continue
@@ -116,7 +116,8 @@ class RemoteScores:
         if failed:
             (query, _), reason = failed[0]
             raise JobFailed(
-                f"{self.settings.endpoint.model}: no score of {len(failed):,} of {len(pairs):,} pairs after {_TRIES} attempts each "
+                f"{self.settings.endpoint.model} at {self.settings.endpoint.host}: no score of {len(failed):,} of {len(pairs):,} pairs "
+                f"after {TRIES} attempts each "
                 f"(first: {reason}; query {query[:60]!r}); what it scored is kept and not asked again"
             )
 
@@ -133,21 +134,15 @@ class RemoteScores:
                 yield own[start : start + self.settings.batch_size]
 
     async def _scored(self, client: "Client", job: Sequence[Pair]) -> np.ndarray:
-        for attempt in range(_TRIES):
-            try:
-                if self.settings.asks == "rerank":
-                    return await client.rerank(job[0][0], [document for _, document in job])
-                answer = await client.chat(
-                    grading_messages(self.settings, *job[0]),
-                    Grade,
-                    max_tokens=_ANSWER_TOKENS,
-                    temperature=self.settings.temperature,
-                )
-                return np.array([grade_in(answer) / _BEST])
-            except BadAnswer:
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+        if self.settings.asks == "rerank":
+            return await client.rerank(job[0][0], [document for _, document in job])
+        answer = await client.chat(
+            grading_messages(self.settings, *job[0]),
+            Grade,
+            max_tokens=_ANSWER_TOKENS,
+            temperature=self.settings.temperature,
+        )
+        return np.array([grade_in(answer) / _BEST])
 
 
 def grading_messages(settings: EndpointTeacher, query: str, document: str) -> list[dict[str, str]]:

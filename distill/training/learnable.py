@@ -314,8 +314,13 @@ def _check_embeddings(
     if units.some_unread:  # the embeddings of the other texts were checked when they were read
         return
     _check_numbers(where, teacher, vectors)
-    if len(vectors) > 1 and float(np.ptp(vectors, axis=0).max()) < LEAST_SPREAD / math.sqrt(vectors.shape[1]):
+    if all_alike(vectors):
         raise JobFailed(f"{where}: teacher {teacher} gives every text the same embedding")
+
+
+def all_alike(vectors: np.ndarray) -> bool:
+    """Tell whether several unit vectors are the same one. *Shape:* vectors: (n_texts, width)."""
+    return len(vectors) > 1 and float(np.ptp(vectors, axis=0).max()) < LEAST_SPREAD / math.sqrt(vectors.shape[1])
 
 
 def _check_numbers(where: str, teacher: str, values: np.ndarray) -> None:

@@ -295,3 +295,16 @@ def test_a_teacher_whose_threshold_is_taken_over_answers_to_the_validation_pairs
     point = {"calibration": {"kind": "platt", "threshold": {"value": 0.5}}}
     parts = items_of(with_vectors(tmp_path, student=point), "use")
     assert {text for _, text in parts["validation"]} >= set(with_vectors(tmp_path).split.validation.queries)
+
+
+def test_signals_of_a_file_need_no_training_before(tmp_path):
+    from teachers import cache_signals
+
+    run = with_vectors(tmp_path)
+    cache_signals(run)
+    assert (run.teacher("use") / "scorer.json").is_file() and any(run.signals("use").iterdir())
+    other = with_vectors(tmp_path, output_dir=str(tmp_path / "other"))
+    np.savez(tmp_path / "vectors.npz", text=np.array(["a"]), vector=np.ones((1, 3)))
+    with pytest.raises(BadInput, match="has no answer to"):
+        cache_signals(other)
+    assert not other.teacher("use").exists()

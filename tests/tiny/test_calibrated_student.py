@@ -103,7 +103,7 @@ def test_probabilities_come_from_the_scores_of_each_folder(run):
         np.testing.assert_array_equal(ranked, scorer.probability(plain))
 
 
-def test_a_finished_calibration_is_kept_and_another_trains_nothing(run):
+def test_a_finished_calibration_is_kept_and_another_trains_nothing(run, caplog):
     def times():
         names = ("model.safetensors", "artefact.json", CALIBRATION)
         return {name: (run.student / name).stat().st_mtime_ns for name in names}
@@ -112,6 +112,7 @@ def test_a_finished_calibration_is_kept_and_another_trains_nothing(run):
     train_student(run)
     assert times() == before
     train_student(changed(run, {"kind": "isotonic"}))
+    assert caplog.text.count("an isotonic calibration follows the noise of few pairs") == 1
     after = times()
     assert after.pop(CALIBRATION) > before.pop(CALIBRATION) and after == before
     held = json.loads((run.student / CALIBRATION).read_text(encoding="utf-8"))

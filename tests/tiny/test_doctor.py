@@ -1,8 +1,10 @@
 """The doctor on a whole run: a clean one has no problem, and what was planted in it afterwards is found."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from distill.run import Run
 from distill.scorers.opening import open_scorer
 from distill.signals import SignalCache, pair_keys
 from recipes.cli import main
+from recipes.commands import _read_data_without_notes
 from teachers import cache_signals, train_teachers
 from teachers.doctor import _temperature, diagnose
 from tests.conftest import pairs_file
@@ -106,6 +109,16 @@ def test_the_command_prints_findings_writes_suspects_and_ends_with_1(made, tmp_p
     hot = main(["doctor", str(tmp_path / "recipe.yaml"), "objectives.score_match.temperature=100"])
     printed = capsys.readouterr()
     assert hot == 1 and "problem  temperature" in printed.out and "would learn nothing" in printed.err
+
+
+def test_notes_on_the_data_are_said_once(tmp_path, caplog):
+    def read_data():
+        for line in ("a note", "another warning"):
+            logging.getLogger("distill.data.pairs").warning(line)
+
+    run = SimpleNamespace(read_data=read_data, stages=[SimpleNamespace(split=SimpleNamespace(notes=("a note",)))])
+    _read_data_without_notes(run)
+    assert caplog.messages == ["another warning"]
 
 
 @pytest.mark.parametrize(

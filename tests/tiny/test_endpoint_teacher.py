@@ -128,6 +128,21 @@ def test_the_doctor_asks_no_server(tmp_path):
     assert any("were never asked" in line for line in lines)
 
 
+def test_one_vector_for_every_text_is_refused_and_found(tmp_path):
+    from teachers import cache_signals, train_teachers
+    from teachers.doctor import diagnose
+
+    with MisbehavingServer(lambda _: "constant") as server:
+        run = run_of(tmp_path, server)
+        train_teachers(run)
+        with pytest.raises(JobFailed, match="teacher te gives every text the same embedding"):
+            cache_signals(run)
+        n_asked = len(server.ledger)
+        found = {finding.about: finding for finding in diagnose(run, n_pairs=20).findings if finding.level == "problem"}
+        assert len(server.ledger) == n_asked
+    assert "are all the same vector" in found["signals of te"].says
+
+
 def test_another_address_is_the_same_teacher_and_another_rubric_is_not(tmp_path):
     from teachers import train_teachers
 

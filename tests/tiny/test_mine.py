@@ -103,7 +103,7 @@ def test_a_bi_encoder_scores_what_it_found_and_its_margin_is_that_of_the_own_ans
     assert rows and all(row["score"] < own[row["query"]] for row in rows)
 
 
-def test_for_a_query_without_a_positive_a_margin_says_nothing_and_nothing_is_drawn(tmp_path, cross):
+def test_for_a_query_without_a_positive_a_margin_says_nothing_and_nothing_is_drawn(tmp_path, cross, caplog):
     half = Pairs(QUERIES, ANSWERS, np.array([1.0, 0.0] * 5, dtype=np.float32))
     teacher = CachedScorer(cross, tmp_path / "signals")
 
@@ -116,7 +116,11 @@ def test_for_a_query_without_a_positive_a_margin_says_nothing_and_nothing_is_dra
     wide = counts("wide", margin=-1.0)  # a limit that no score reaches
     assert (wide[told], wide["queries without any"], wide["taken for answers by the teacher"]) == (5, 5, 0)
     assert {row["query"] for row in read(tmp_path / "wide") if row["kind"] != "given"} == set(QUERIES[::2])
-    assert counts("both", margin=-1.0, max_score=1.0)[told] == 0
+    assert counts("both", margin=-1.0, max_score=1.0)[told] == 0 and "have no candidate" not in caplog.text
+    few = replace(half, labels=np.array([1.0, *[0.0] * 9], dtype=np.float32))
+    limits = replace(ALL, false_negatives=FalseNegatives(margin=-1.0))
+    mine(tmp_path / "few", MiningInputs(few), limits, teacher=teacher)
+    assert "9 of 10 queries have no candidate; of 9 of them they have no positive pair" in caplog.text
     none = MiningInputs(replace(half, labels=np.zeros(10, dtype=np.float32)))
     unlimited = "without a positive pair, and so without a limit: 10 queries.* keeps the scores"
     with pytest.raises(BadInput, match=unlimited):

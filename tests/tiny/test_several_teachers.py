@@ -114,7 +114,9 @@ def test_a_student_learns_the_spaces_of_two_teachers(tmp_path, combine):
 def test_the_doctor_shows_where_teachers_disagree(tmp_path):
     run = run_of(tmp_path)
     lines = [finding.line for finding in diagnose(run, n_pairs=20).findings]
-    assert any("mixture graded 0.7 + use 0.3 (fixed, platt): graded, use is not trained yet" in line for line in lines)
+    assert any(
+        "mixture graded 0.7 + use 0.3 (fixed, platt): graded and use are not in the run yet" in line for line in lines
+    )
     train_teachers(run)
     cache_signals(run)
     diagnosis = diagnose(run, n_pairs=20)

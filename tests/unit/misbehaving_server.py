@@ -300,9 +300,15 @@ class MisbehavingServer:
             vectors[-1] = vectors[-1][:-1]
         elif fault == "nan":
             vectors[-1][0] = float("nan")
+        elif fault == "constant":
+            vectors = [vector_of("", width) for _ in texts]
+        elif fault == "null":
+            vectors[-1][0] = None
         elif fault == "other_width":
             vectors = [vector[:4] for vector in vectors]
         entries = [{"index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        if fault == "no_index":
+            entries = [{"embedding": vector} for vector in vectors]
         random.Random(0).shuffle(entries)
         handler.reply(200, {"data": entries, "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens}})
 

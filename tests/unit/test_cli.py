@@ -232,6 +232,16 @@ class TestExitCodes:
         assert call("cache-signals", path)[0] == 2
         assert {place.name for place in (tmp_path / "some").rglob("*") if place.is_file()} == {"kept", "lock"}
 
+    def test_what_a_refused_launch_spent_is_kept_and_the_next_one_goes_on(self, tmp_path):
+        run = make_run(tmp_path / "run")
+        spending = run.signals("e") / "spending.jsonl"
+        with pytest.raises(BadInput, match="401"), run.lock():
+            spending.parent.mkdir(parents=True)
+            spending.write_text('{"hold": "a", "dollars": 0.5}\n')
+            raise BadInput("the server answered 401")
+        with run.lock():
+            assert spending.read_text() == '{"hold": "a", "dollars": 0.5}\n'
+
     def test_second_launch_on_a_folder_is_2(self, call, tmp_path):
         path, work = write_recipe(tmp_path), tmp_path / "run" / ".work"
         work.mkdir(parents=True)

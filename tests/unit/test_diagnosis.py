@@ -66,6 +66,13 @@ def test_a_scale_that_is_another_is_found(scores, kind, expected):
     assert alarms(check_scale("signals of t", scores, kind)) == expected
 
 
+def test_a_scale_is_said_in_the_numbers_that_the_user_gave():
+    given = np.linspace(2.6, 3.6, 100)  # of 0 to 5
+    (finding,) = check_scale("t", np.log(given / (5 - given)), "cross_encoder", score_range=(0.0, 5.0))
+    assert finding.says.startswith("its scores from 2.6 to 3.6, mapped from score_range [0, 5] to logits from 0.08 to")
+    assert finding.advice.startswith("set score_range")
+
+
 def test_scores_are_held_against_labels():
     def found(scores, labels=LABELS):
         return alarms(check_against_labels("t", scores, labels, where="validation"))
@@ -273,6 +280,8 @@ def test_a_family_that_wants_prompts_and_gets_none_is_named(backbone, prompts, w
 def test_cut_texts_and_a_teacher_under_the_floor():
     assert check_cut("t", CutTexts(100, 0, 0, 128)) == []
     assert alarms(check_cut("t", CutTexts(100, 10, 5, 128))) == []
+    (few,) = check_cut("t", CutTexts(3000, 1, 5, 128))
+    assert few.says.startswith("max_length 128 cuts 1 of 3,000 texts, which lose")
     assert alarms(check_cut("t", CutTexts(100, 60, 80, 128))) == [("warning", "cut texts")]
     assert alarms(check_beside_floor("t", "roc_auc", 0.6, 0.8, Estimate(-0.2, -0.3, -0.1, 300))) == [
         ("problem", "under TF-IDF")

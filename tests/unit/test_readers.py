@@ -108,7 +108,7 @@ INPUTS = {
     "row too long.tsv": (b"text\tlabel\na\tb\t1\n", "row 1: 3 values under 2 columns"),
     "row too short.csv": (b"text,label\na b,1\nc d\n", "row 2: 1 value under 2 columns"),
     "row too short.tsv": (b"text\tlabel\na b\n", "row 1: 1 value under 2 columns"),
-    "quote not closed.csv": (b'text,label\n"a b,1\nc d,0\n', "is no CSV"),
+    "quote not closed.csv": (b'text,label\n"a b,1\nc d,0\n', "row of line 2 opens a quote"),
     "windows.csv": (CSV.replace(b"\n", b"\r\n"), None),
     "windows.tsv": (TSV.replace(b"\n", b"\r\n"), None),
     "old mac.csv": (CSV.replace(b"\n", b"\r"), None),

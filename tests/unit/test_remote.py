@@ -200,6 +200,9 @@ def test_a_server_that_asks_to_wait_for_hours_ends_the_work():
         with pytest.raises(JobFailed, match=r"asks to wait 7200 s \(status 429\); go on later"):
             ask(endpoint_of(server))
         assert len(server.ledger) == 1
+        server.misbehave = lambda handler, fault: server.error(handler, 429, {"retry-after": "94608000"}) or True
+        with pytest.raises(JobFailed, match=r"asks to wait 1,095 days \(status 429\); go on later"):
+            ask(endpoint_of(server))
 
 
 def test_the_budget_holds_across_retries():
@@ -526,14 +529,34 @@ def test_many_shards_keep_no_file_open(tmp_path):
         ("wrong_count", "3 texts sent and 2 embeddings came back"),
         ("wrong_width", "no common width"),
         ("nan", "NaN or infinity"),
+        ("null", "holds null"),
         ("no_message", "no list of embeddings"),
     ],
 )
 def test_wrong_embeddings_are_refused_and_not_kept(tmp_path, fault, message):
-    with MisbehavingServer([fault]) as server:
-        with pytest.raises(BadAnswer, match=message):
+    with MisbehavingServer([fault] * 3) as server:
+        with pytest.raises(BadAnswer, match=f"text-embedding-3-large at .* after 3 attempts each .*{message}"):
             embeddings(server, tmp_path).encode(["a", "b", "c"])
         assert embeddings(server, tmp_path).encode(["a", "b", "c"]).shape == (3, 8)
+
+
+def test_an_invalid_embedding_is_asked_again_and_the_others_are_kept(tmp_path):
+    texts = [f"text {i}" for i in range(12)]
+    with MisbehavingServer(lambda sent: "nan" if "text 5" in sent else None) as server:
+        with pytest.raises(BadAnswer, match="no embedding of 2 of 12 texts .*what it embedded is kept"):
+            embeddings(server, tmp_path, batch=EmbeddingBatch(2)).encode(texts)
+        assert sum("text 5" in entry["texts"] for entry in server.ledger) == 3 and len(server.ledger) == 5 + 3
+        assert embeddings(server, tmp_path).missing(texts) == ["text 4", "text 5"]
+    with MisbehavingServer(["nan", "null"]) as server:
+        assert embeddings(server, tmp_path).encode(texts).shape == (12, 8)
+
+
+def test_embeddings_without_an_index_are_not_taken_in_order(tmp_path):
+    with (
+        MisbehavingServer(["no_index"]) as server,
+        pytest.raises(BadInput, match=f"{server.url}: .*no index.*required"),
+    ):
+        embeddings(server, tmp_path).encode(["a", "b"])
 
 
 def test_a_damaged_card_of_the_cache_is_named(tmp_path):
@@ -546,7 +569,7 @@ def test_a_damaged_card_of_the_cache_is_named(tmp_path):
 
 
 def test_a_model_that_changed_its_width_is_refused(tmp_path):
-    with MisbehavingServer([None, "other_width"]) as server:
+    with MisbehavingServer([None, *["other_width"] * 3]) as server:
         embeddings(server, tmp_path).encode(["a"])
         with pytest.raises(BadAnswer, match="width 4, those kept in .* have 8"):
             embeddings(server, tmp_path).encode(["b"])

@@ -101,7 +101,7 @@ class TestWhatCannotBeSeparated:
         rows = linked()
         n = len(rows) - 200
         assert (
-            f"{n} of {len(rows)} pairs hang together over shared texts in 1 groups larger than the evaluation share"
+            f"{n} of {len(rows)} pairs hang together over shared texts in 1 group larger than the evaluation share"
             in split.notes[0]
         )
         assert "are drawn from the other 200 alone; data.split=query draws from all and drops" in split.notes[0]
@@ -132,7 +132,9 @@ class TestWhatCannotBeSeparated:
 
     def test_components_alone_are_refused_where_there_is_but_one(self):
         pairs = Pairs([f"q{i}" for i in range(40)], ["everyone's"] * 40)
-        with pytest.raises(BadInput, match="cannot be split .*or set data.split=auto"):
+        with pytest.raises(
+            BadInput, match="cannot be split .*pairs whose texts stand in no other pair.*or set data.split=auto"
+        ):
             split_pairs(pairs, 0.1, seed=0, way="component")
 
     def test_nothing_is_said_of_data_that_can_be_separated(self):
@@ -157,6 +159,15 @@ class TestWhatCannotBeSeparated:
     def test_a_text_that_is_its_own_key_is_not_copied(self):
         for text in ("plain words", "한국어 문장"):
             assert text_key(text) is text
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_evaluation_pairs_that_would_be_mined_are_warned_of(tmp_path, given):
+    rows = [(*pair, "mined", 1, 0.5) for pair in korean(40)]
+    train = write(tmp_path / "train.tsv", (*HEADER, "kind", "rank", "score"), rows)
+    evaluation = write(tmp_path / "evaluation.tsv", HEADER, korean(20)) if given else None
+    notes = load_split(Data(train=train, evaluation=evaluation), 0).notes
+    assert any("evaluation pairs are mined, too" in note for note in notes) is not given
 
 
 class TestLabels:

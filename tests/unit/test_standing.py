@@ -150,6 +150,18 @@ def test_teacher_student_and_exports_are_compared_with_the_best_tfidf(tmp_path):
     assert said_of_quality({**result, "comparisons": [other]}) == []
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.02, 0.01, "Not shown to be better than"), (-0.2, -0.1, "Worse than"), (0.01, 0.2, None)],
+)
+def test_a_student_that_is_not_shown_to_have_learned_is_named(low, high, said):
+    compared = row("student", "student", 0.7, over_untrained={"value": 0.0, "low": low, "high": high})
+    result = {"rows": [*ROWS[1:3], compared], "primary_metric": "roc_auc", "comparisons": []}
+    words = [] if said is None else [f"{said} the same student untrained: student"]
+    assert [line.partition(".")[0] for line in said_of_quality(result)] == words
+    assert headline(BenchmarkResults.of(result)).endswith("".join(f". {line}" for line in words))
+
+
 def test_a_report_without_a_teacher_states_no_share_of_one(tmp_path):
     """`benchmark.teachers: []` made the untrained student the teacher: "97 % of the teacher’s ROC-AUC"."""
     labels = (np.arange(120) % 2).astype(np.float32)
@@ -159,6 +171,7 @@ def test_a_report_without_a_teacher_states_no_share_of_one(tmp_path):
     speed = {row.name: {**_UNMEASURED, "throughput_pairs_per_s": 10.0} for row in rows}
     result = assemble(rows, scored, speed, pairs, bootstrap=Bootstrap(20, 0), comparisons=_comparisons(rows))
     assert [row["retention"] for row in result["rows"]] == [{}, {}, {}]
+    assert [set(row.get("over_untrained", ())) for row in result["rows"]] == [set(), {"value", "low", "high"}, set()]
     assert {row["speedup"] for row in result["rows"]} == {None}
     assert not any(name.startswith("teacher") for row in result["rows"] for name in row["metrics"])
     assert [one["name"] for one in result["comparisons"]] == ["student − control", "control − untrained"]
