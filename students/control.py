@@ -6,7 +6,8 @@
 
 A short trial often cannot tell the losses apart. In the quickstart all trials are near chance, and their order changes with
 the CPU: the loss that wins there ends between .85 and .93, depending on luck. A trial is shown to be worse if the 95 %
-interval of its difference to the best, drawn over the validation pairs, lies below 0.
+interval of its difference to the best, drawn over the validation pairs, lies below 0, and if the best is shown to be better
+than the untrained student in the same way.
 
 The losses are those of `objectives.labels`, CoSENT, and the recipe's own label terms if these are a mixture or
 listwise.
@@ -282,40 +283,55 @@ def _value(training: _Training) -> float:
 def _undecided(run: Run, ways: Sequence[_Way], finished: Sequence[_Training], best: _Training | None) -> list[_Way]:
     """Return the ways that the trials leave: the best one, and those that are not shown to be worse.
 
+    If the best one itself is not shown to be better than the untrained student, they leave all.
+
     :param finished: the trials that did not fail
     :param best: the best of them; None without trials
     """
     if best is None or best.value is None:  # no trial, or validation pairs that cannot rank
         return [ways[0] if best is None else best.way]
-    worse = {training.way for training in finished if training is not best and _is_worse(run, training, best)}
+    if _is_worse(run, run.stages[-1].untrained, best.folder):
+        others = [training for training in finished if training is not best]
+        worse = {
+            training.way
+            for training in others
+            if training.value is None or _is_worse(run, training.folder, best.folder)
+        }
+    else:  # no trial has learned anything yet, and their order says nothing
+        worse = set()
     undecided = [training.way for training in finished if training.way not in worse]
     log.info("control: %s in full", ", ".join(way.in_words for way in undecided))
     return undecided
 
 
-def _is_worse(run: Run, training: _Training, best: _Training) -> bool:
-    """Tell whether a trial's whole 95 % interval of the difference to the best one is below 0; the first process decides."""
+def _is_worse(run: Run, one: Path, other: Path) -> bool:
+    """Tell whether the 95 % interval of a student's difference to another one is below 0; the first process decides.
+
+    :param one: the folder of the student
+    :param other: that of the other one, which can rank the validation pairs
+    """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    decision = [training.value is None]
-    if training.value is not None and PartialState().is_main_process:
+    decision = [False]
+    if PartialState().is_main_process:
         pairs = run.split.validation.labelled()
-        columns = [ScoredColumns.checked(_scores(run, one, pairs), **pairs.metric_columns) for one in (training, best)]
+        columns = [
+            ScoredColumns.checked(_scores(run, folder, pairs), **pairs.metric_columns) for folder in (one, other)
+        ]
         metric = primary_metric(defined_metrics(columns[1]), pairs.labels)
-        decision = [paired_difference(metric, columns[0], columns[1], seed=run.recipe.seed).high < 0]
+        is_constant = metric not in defined_metrics(columns[0])
+        decision = [is_constant or paired_difference(metric, *columns, seed=run.recipe.seed).high < 0]
     return bool(broadcast_object_list(decision)[0])
 
 
-def _scores(run: Run, training: _Training, pairs: Pairs) -> np.ndarray:
+def _scores(run: Run, folder: Path, pairs: Pairs) -> np.ndarray:
     """Return the scores of pairs; the trainings that follow compute on as many threads as before, to the same bits."""
     import torch
 
     teacher, student = index_teacher(run), run.student_section
     other_side = None if teacher is None else run.teacher(teacher)
-    row = BenchmarkEntry(
-        f"control by {training.way.name}", "control", training.folder, "torch", "fp32", student.max_length, other_side
-    )
+    row = BenchmarkEntry(folder.name, "control", folder, "torch", "fp32", student.max_length, other_side)
     n_threads = torch.get_num_threads()
     try:
         return score_row(run, row, pairs).scores

@@ -288,7 +288,7 @@ def test_a_learning_rate_too_high_for_labels_is_lowered(tiny_run, monkeypatch, c
         return replace(training, value=value)
 
     monkeypatch.setattr(control_module._Trainer, "train", valued)
-    monkeypatch.setattr(control_module, "_is_worse", lambda run, training, best: True)
+    monkeypatch.setattr(control_module, "_is_worse", lambda run, one, other: True)
     student = {**BI_STUDENT, "control": {"steps": 12, "trial_share": 0.1}}
     run = tiny_run(**{**LEARNS_FROM_BI, "student": student}, data=SHORT)
     student_rate = run.recipe.student.training.learning_rate
@@ -313,8 +313,7 @@ def test_scoring_trials_leaves_the_threads_of_the_training(tiny_run):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trial = control_module._Training(control_module._Way("bce"), 10, run.control, 0.5)
-        assert len(control_module._scores(run, trial, run.split.validation)) == len(run.split.validation)
+        assert len(control_module._scores(run, run.control, run.split.validation)) == len(run.split.validation)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -325,12 +324,21 @@ def test_only_what_is_shown_to_be_worse_is_left_after_its_trial(tiny_run, monkey
     run = tiny_run(**LEARNS_FROM_BI)
     labels = run.split.validation.labels
     noise = np.random.default_rng(0).normal(size=len(labels))
-    scores = {"cosent": labels + 0.01 * noise, "bce": labels + 0.3 * noise, "infonce": noise}
-    monkeypatch.setattr(control_module, "_scores", lambda run, training, pairs: scores[training.way.loss])
+    scores = {"cosent": labels + 0.01 * noise, "bce": labels + 0.3 * noise, "infonce": noise, "built": -noise}
+    monkeypatch.setattr(control_module, "_scores", lambda run, folder, pairs: scores[folder.name])
     values = {"cosent": 1.0, "bce": 0.9, "infonce": 0.5}
-    trials = [control_module._Training(control_module._Way(loss), 10, run.folder, values[loss]) for loss in values]
+    trials = [
+        control_module._Training(control_module._Way(loss), 10, run.folder / loss, values[loss]) for loss in values
+    ]
     ways = [control_module._Way("contrastive"), *(trial.way for trial in trials)]
-    undecided = control_module._undecided(run, ways, trials, trials[0])
-    assert [way.loss for way in undecided] == ["cosent", "bce"]
+
+    def undecided():
+        return [way.loss for way in control_module._undecided(run, ways, trials, trials[0])]
+
+    assert undecided() == ["cosent", "bce"]
+    scores["infonce"] = np.zeros(len(labels))  # ranks nothing
+    assert undecided() == ["cosent", "bce"]
+    scores["built"] = scores["cosent"]  # the untrained student is as good: no trial has learned anything
+    assert undecided() == ["cosent", "bce", "infonce"]
     unranked = [replace(trial, value=None) for trial in trials]
     assert control_module._undecided(run, ways, unranked, unranked[0]) == [unranked[0].way]
