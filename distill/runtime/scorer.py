@@ -486,21 +486,23 @@ class Scorer:
                 report(len(rows))
         return out
 
-    def _count_read(self, table: TokenTable) -> None:
-        lengths = table.lengths
+    def _count_read(self, lengths: np.ndarray) -> None:
         self._n_read += len(lengths)
         self._n_at_limit += int((lengths >= self.max_length).sum())
+
+    def _count_unread(self, table: TokenTable) -> None:
         if self._unknown is not None:
             unknown = np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets]
             n_unknown = np.diff(unknown)
-            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= lengths - 2)).sum())  # without start and end
+            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= table.lengths - 2)).sum())  # without start and end
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
         for start in range(0, len(texts), _CHUNK):
             part = slice(start, start + _CHUNK)
             table = self._tokens(texts[part], None if pair_texts is None else pair_texts[part])
-            self._count_read(table)
+            self._count_read(table.lengths)
+            self._count_unread(table)
             planned = plan_batches(
                 table.lengths, batch_tokens=budget, fixed_shapes=self._engine.fixed_shapes, at_most=self._n_positions
             )
