@@ -494,7 +494,9 @@ class Scorer:
         if self._unknown is not None:
             unknown = np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets]
             n_unknown = np.diff(unknown)
-            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= table.lengths - 2)).sum())  # without start and end
+            self._n_unread += int(
+                ((n_unknown > 0) & (2 * n_unknown >= table.lengths - 2)).sum()
+            )  # without start and end
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
