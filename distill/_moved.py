@@ -59,6 +59,7 @@ MOVED_NAMES = {
     },
     "students.export.calibration": {"spread": "students.export.calibration.rows_over_lengths"},
     "students.export.gate": {"Pairs": "students.export.gate.TextPairs"},
+    "students.export.recovery": {"from_first_process": "distill.machine.processes.from_first_process"},
     "students.export.stage": {
         "Format": "distill.recipe.schema.ExportFormat",
         "Precision": "distill.recipe.schema.ExportPrecision",

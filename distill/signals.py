@@ -23,6 +23,7 @@ import pyarrow as pa
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, content_hash, left_by_the_dead, maker, read_json, write_json
 from distill.files.hashing import file_digest
+from distill.metrics.logistic import sigmoid
 from distill.models.prompts import encode_by_role
 from distill.progress import OnProgress
 from distill.recipe.objectives import SignalKind
@@ -416,10 +417,9 @@ def describe_scores(scores: np.ndarray, labels: np.ndarray | None, kind: ModelKi
 
     *Shape:* scores, labels: (n_pairs,)
     """
-    from scipy.special import expit
     from scipy.stats import spearmanr
 
-    unit = expit(scores.astype(np.float64)) if kind == "cross_encoder" else (scores + 1) / 2
+    unit = sigmoid(scores.astype(np.float64)) if kind == "cross_encoder" else (scores + 1) / 2
     low, middle, high = np.quantile(scores, [0.05, 0.5, 0.95]).tolist()
     description: dict[str, Any] = {
         "scale": "logit" if kind == "cross_encoder" else "cosine",

@@ -40,6 +40,7 @@ from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed, Terminated
 from distill.evaluation.benchmark import BenchmarkEntry, score_row
 from distill.files.artefact import Artefact, content_hash, new_folder, read_card, write_card
+from distill.machine.processes import from_first_process
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.recipe.checks import SOLE_LOSSES
@@ -311,18 +312,14 @@ def _is_worse(run: Run, one: Path, other: Path) -> bool:
     :param other: that of the other one, which can rank the validation pairs
     """
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
-    decision = [False]
-    if PartialState().is_main_process:
-        pairs = run.split.validation.labelled()
-        columns = [
-            ScoredColumns.checked(_scores(run, folder, pairs), **pairs.metric_columns) for folder in (one, other)
-        ]
-        metric = primary_metric(defined_metrics(columns[1]), pairs.labels)
-        is_constant = metric not in defined_metrics(columns[0])
-        decision = [is_constant or paired_difference(metric, *columns, seed=run.recipe.seed).high < 0]
-    return bool(broadcast_object_list(decision)[0])
+    if not PartialState().is_main_process:
+        return from_first_process(None)
+    pairs = run.split.validation.labelled()
+    columns = [ScoredColumns.checked(_scores(run, folder, pairs), **pairs.metric_columns) for folder in (one, other)]
+    metric = primary_metric(defined_metrics(columns[1]), pairs.labels)
+    is_constant = metric not in defined_metrics(columns[0])
+    return from_first_process(is_constant or paired_difference(metric, *columns, seed=run.recipe.seed).high < 0)
 
 
 def _scores(run: Run, folder: Path, pairs: Pairs) -> np.ndarray:

@@ -492,11 +492,9 @@ class Scorer:
 
     def _count_unread(self, table: TokenTable) -> None:
         if self._unknown is not None:
-            unknown = np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets]
-            n_unknown = np.diff(unknown)
-            self._n_unread += int(
-                ((n_unknown > 0) & (2 * n_unknown >= table.lengths - 2)).sum()
-            )  # without start and end
+            n_unknown = np.diff(np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets])
+            n_own = table.lengths - 2  # without start and end
+            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= n_own)).sum())
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""

@@ -27,7 +27,7 @@ from distill.recipe.schema import ExportFormat
 from students.export.agreement import rank_agreement
 from students.export.calibration import as_read
 from students.export.gate import TextPairs
-from students.export.rounding import SAFE_CODE
+from students.export.rounding import EXACT_OPTIONS, SAFE_CODE
 from students.export.weights import constant_of
 
 __all__ = ["Arithmetic", "compare_arithmetics", "greatest_code", "int8_results"]
@@ -136,7 +136,7 @@ def _openvino(folder: Path, name: str, exact: bool, n_threads: int | None) -> _R
 
     # on a CPU that multiplies bf16 the float layers would be computed in bf16, but only int8 is compared here
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": n_threads or usable_cpus()}
-    options |= {"LP_TRANSFORMS_MODE": "NO"} if exact else {}
+    options |= EXACT_OPTIONS if exact else {}
     compiled = openvino.Core().compile_model(folder / "openvino" / "openvino_model.xml", "CPU", options)
     inputs = [next(input_name for input_name in port.get_names() if "/" not in input_name) for port in compiled.inputs]
     request = compiled.create_infer_request()

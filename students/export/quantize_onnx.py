@@ -19,7 +19,7 @@ it, which ONNX Runtime's maintainers call expected (https://github.com/microsoft
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,7 @@ def _round_to_outputs(model: Any, written: Path, sample: Sample, *, overflow_saf
 
     quantized = onnx.load(str(written))
     weights = {value.name: value for value in model.graph.initializer}
-    originals = {
-        node.name: weights[node.input[1]] for node in model.graph.node if _is_weighted_product(node, set(weights))
-    }
+    originals = {node.name: weights[node.input[1]] for node in model.graph.node if _is_weighted_product(node, weights)}
     stored = {value.name: value for value in quantized.graph.initializer}
     unpacked = {node.output[0]: node.input for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
     uses = Counter(unpacked[node.input[1]][0] for node in quantized.graph.node if _reads_packed(node, unpacked))
@@ -183,7 +181,7 @@ def _round_to_outputs(model: Any, written: Path, sample: Sample, *, overflow_saf
     def put(layer: RoundedLayer, codes: _Array) -> None:
         stored[places[layer.name]].CopyFrom(onnx.numpy_helper.from_array(codes, places[layer.name]))
 
-    round_layers(layers, run, put, overflow_safe=overflow_safe)
+    round_layers(layers, run, put, n_products=uses.total(), overflow_safe=overflow_safe)
     save_onnx(quantized, written)
 
 
@@ -216,7 +214,7 @@ def _dotted(name: str) -> str:
     return name.strip("/").replace("/", ".")
 
 
-def _is_weighted_product(node: Any, weights: set[str]) -> bool:
+def _is_weighted_product(node: Any, weights: Container[str]) -> bool:
     in_head = GraphModule.head in node.name
     return node.op_type == "MatMul" and node.input[1] in weights and not in_head
 
@@ -237,9 +235,7 @@ def _smooth(model: Any, path: Path, sample: Sample, alpha: float, excluded: Sequ
     norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
     groups = {
         name: [
-            node
-            for node in readers.get(name, [])
-            if _is_weighted_product(node, set(weights)) and node.name not in excluded
+            node for node in readers.get(name, []) if _is_weighted_product(node, weights) and node.name not in excluded
         ]
         for name in norms
     }

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill._moved import moved_names
 from distill.models.modeling import load_model, tokenizer_of, transformer_of
 from distill.recipe.schema import Recover, Training
 from distill.run import Run
@@ -42,7 +43,9 @@ from students.export.calibration import Sample, as_read, calibration_inputs
 from students.export.simulation import simulate_int8
 from students.train import student_from, training_inputs, training_job
 
-__all__ = ["RecoveryStep", "from_first_process", "recover_student"]
+__all__ = ["RecoveryStep", "recover_student"]
+
+__getattr__ = moved_names(__name__)
 
 log = logging.getLogger(__name__)
 _SEQUENCES_AT_ONCE = 64
@@ -187,10 +190,3 @@ def _in_parts(inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Cut inputs into parts, because a whole step may be too large for one pass."""
     for start in range(0, len(next(iter(inputs.values()))), _SEQUENCES_AT_ONCE):
         yield {name: value[start : start + _SEQUENCES_AT_ONCE] for name, value in inputs.items()}
-
-
-def from_first_process(value: bool | None) -> bool:
-    """Return the first process's value on all processes: each calls this, the others with None."""
-    from accelerate.utils import broadcast_object_list
-
-    return bool(broadcast_object_list([value])[0])

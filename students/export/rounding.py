@@ -17,6 +17,7 @@ import numpy as np
 from students.export.weights import constant_of
 
 __all__ = [
+    "EXACT_OPTIONS",
     "SAFE_CODE",
     "RoundedLayer",
     "float_weights",
@@ -29,6 +30,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 SAFE_CODE = 64
 """Weights up to this (7 bits) cannot saturate: 2 · 255 · 64 = 32,640 is less than 2¹⁵, see `students.export.arithmetic`."""
+EXACT_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
+"""With these OpenVINO keeps the rounded numbers of an int8 graph in float and sums them exactly; the second is private."""
 _DAMPING = 0.01  # of the mean diagonal of XᵀX, as Frantar et al.
 _BLOCK = 128  # inputs whose errors are handed on together to those after the block
 _GRAM_BYTES = 1 << 29  # of the matrices that one run over the calibration inputs collects
@@ -95,13 +98,17 @@ def round_layers(
     run: Callable[[Sequence[str]], Iterable[Sequence[np.ndarray]]],
     put: Callable[[RoundedLayer, np.ndarray], None],
     *,
+    n_products: int,
     overflow_safe: bool,
 ) -> None:
     """Round the weights of layers anew, in groups whose inputs fit into memory, and put the codes in place.
 
     :param run: yields, for each calibration input, what the named layers read. *Shape:* (1, n_tokens, n_in) each
     :param put: stores the codes of a layer
+    :param n_products: number of matrix products in int8; what is not among the layers keeps the nearest step
     """
+    if len(layers) < n_products:
+        log.info("%d of %d matrix products keep weights of the nearest step", n_products - len(layers), n_products)
     greatest = SAFE_CODE if overflow_safe else 127
     for names in _groups({layer.reads: len(layer.weights) for layer in layers}):
         grams = _gram_matrices(names, run(names))
@@ -175,17 +182,13 @@ def round_graph(
         and uses[_stored(node).get_friendly_name()] == 1  # ALBERT's layers share theirs
         and (layer := _layer(node, weights[name])) is not None
     ]
-    if len(layers) < len(nodes):
-        log.info("%d of %d matrix products keep weights of the nearest step", len(nodes) - len(layers), len(nodes))
 
     def run(names: Sequence[str]) -> Iterator[list[np.ndarray]]:
         watched = graph.clone()
         n_outputs = len(watched.outputs)
         inputs = {node.get_friendly_name(): node for node in watched.get_ops()}
         watched.add_outputs([inputs[name].output(0) for name in names])
-        # the rounded numbers in float, as in `students.export.arithmetic.int8_results`
-        options = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
-        request = openvino.Core().compile_model(watched, "CPU", options).create_infer_request()
+        request = openvino.Core().compile_model(watched, "CPU", EXACT_OPTIONS).create_infer_request()
         for features in sample:
             request.infer(dict(features))
             yield [request.get_output_tensor(n_outputs + place).data for place in range(len(names))]
@@ -198,7 +201,7 @@ def round_graph(
         for reader in list(old.output(0).get_target_inputs()):
             reader.replace_source_output(new.output(0))
 
-    round_layers(layers, run, put, overflow_safe=overflow_safe)
+    round_layers(layers, run, put, n_products=len(nodes), overflow_safe=overflow_safe)
 
 
 def _products(graph: Any) -> list[Any]:

@@ -46,6 +46,7 @@ from distill.files.outputs import check_output_folder, output_folder
 from distill.graphs.onnx import write_tokenizer
 from distill.graphs.openvino import copy_without_weights
 from distill.machine.cpu import cpu_class
+from distill.machine.processes import from_first_process
 from distill.models.modeling import load_model, transformer_of
 from distill.recipe.schema import Export, ExportFormat, ExportPrecision
 from distill.run import Run
@@ -65,7 +66,7 @@ from students.export.gate import (
     thresholds_of,
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
-from students.export.recovery import from_first_process, recover_student
+from students.export.recovery import recover_student
 from students.export.rounding import SAFE_CODE
 from students.export.search import Trial, fewest_float_layers, layer_errors
 from students.export.weights import MOST_INPUTS, shrink
