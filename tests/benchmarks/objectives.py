@@ -1,14 +1,15 @@
-"""What each objective gives on three routes, from the same start, with the same steps and seeds.
+"""What each objective gives on four routes, from the same start, with the same steps and seeds.
 
     python -m tests.benchmarks.objectives stsb_en --steps 100 -o runs/objectives_stsb        # after: distill fetch-data stsb
     python -m tests.benchmarks.objectives korsts -o runs/objectives_korsts                   # after: distill run korean_english
-    python -m tests.benchmarks.objectives stylekqc --data DATA -o runs/objectives_stylekqc
+    python -m tests.benchmarks.objectives question_pair --data DATA -o runs/objectives_question_pair
 
 | route | teacher | student | pairs | metric |
 |---|---|---|---|---|
 | stsb_en | MiniLM-L6, frozen | three of its layers | STS-B | Spearman |
 | korsts | the Korean–English student, trained on the labels | one of its layers | KorSTS | Spearman |
-| stylekqc | the same, trained on labels and mined negatives | one of its layers | 600 queries with mined candidates | nDCG@10 |
+| stylekqc | the same, trained on labels and mined negatives | one of its layers | 3,000 queries with mined candidates | nDCG@10 |
+| question_pair | the same | one of its layers | 3,300 queries with mined candidates | nDCG@10 |
 
 Every objective takes the learning rate of --rates that is best for it on the validation pairs, with the first seed. Its weight is
 1, in mixtures too. The teacher of a seed is the same for all rows. A row has the metric on the evaluation pairs, of each seed and
@@ -28,17 +29,17 @@ import numpy as np
 from distill.data.pairs import Pairs
 from distill.files.artefact import read_json, write_json
 from distill.metrics.columns import ScoredColumns
-from distill.metrics.measures import metric_value, paired_samples
+from distill.metrics.measures import defined_metrics, metric_value, paired_samples
 from distill.recipe.reading import load_recipe
 from distill.run import Run
 from distill.runtime.opening import load
 from students import build_student, train_student
 from teachers import cache_signals, train_teachers
-from tests.benchmarks.mined_candidates import write_mined_candidates
+from tests.benchmarks.mined_candidates import SETS, write_mined_candidates
 
 LABELS = {
     "labels: cosent": {"cosent": {}},
-    "labels: mse": {"labels": {"loss": "mse"}},
+    "labels: contrastive": {"labels": {"loss": "contrastive"}},
     "labels: bce": {"labels": {"loss": "bce"}},
 }
 OF_PAIRS: Mapping[str, dict[str, Any]] = {
@@ -104,26 +105,21 @@ class Route:
         return all("teacher" not in settings for settings in self.objectives(name).values())
 
 
+_MINED = (
+    "data.unlabelled_pairs=[]",
+    "data.columns={query: query, document: document, label: label}",
+    "data.label_range=[0, 1]",
+    "data.candidates=16",
+    "teachers.bi.loss=infonce",
+    "training.global_batch=16",
+    "training.micro_batch=16",
+)
 ROUTES = {
     "stsb_en": Route(
         "recipes/stsb_en.yaml", "minilm", ("data.unlabelled=[]", "student.layers=[0, 4, 5]"), OF_PAIRS, "spearman"
     ),
     "korsts": Route("recipes/korsts.yaml", "bi", ("data.unlabelled_pairs=[]",), OF_PAIRS, "spearman"),
-    "stylekqc": Route(
-        "recipes/korsts.yaml",
-        "bi",
-        (
-            "data.unlabelled_pairs=[]",
-            "data.columns={query: query, document: document, label: label}",
-            "data.label_range=[0, 1]",
-            "data.candidates=16",
-            "teachers.bi.loss=infonce",
-            "training.global_batch=16",
-            "training.micro_batch=16",
-        ),
-        OF_LISTS,
-        "ndcg_at_10",
-    ),
+    **dict.fromkeys(SETS, Route("recipes/korsts.yaml", "bi", _MINED, OF_LISTS, "ndcg_at_10")),
 }
 
 
@@ -135,22 +131,24 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     parser.add_argument("--rows", nargs="+", help="some of the table's rows; default: all")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of the recipe")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of stylekqc/{train,dev}.csv")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of ROUTE/{train,dev}.csv")
     parser.add_argument(
         "--mine", nargs="*", default=[], metavar="OPTION", help="options of distill mine, without their --"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/objectives"))
     given = parser.parse_args()
-    if given.route == "stylekqc":
+    if given.route in SETS:
         options = [f"--{option}" for option in given.mine]
-        train, evaluation = write_mined_candidates(given.data / "stylekqc", given.output / "data", options)
+        train, evaluation = write_mined_candidates(given.data / given.route, given.output / "data", options)
         given.set = [f"data.train={train}", f"data.evaluation={evaluation}", *given.set]
     rows = {}
     for name in given.rows or ROUTES[given.route].rows:
         rows[name] = measured(name, given)
         values = " ".join(f"{run['value']:.4f}" for run in rows[name])
         print(f"{name}: rate {rows[name][0]['rate']:g}, {ROUTES[given.route].metric} {values}", flush=True)
-    print_table(rows, given)
+    labels_alone = [name for name in rows if ROUTES[given.route].is_labels_alone(name)]
+    best = max(labels_alone, key=lambda name: mean_of(rows[name]), default=None)
+    print_table(rows, given, ("best labels", best))
 
 
 def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -189,11 +187,12 @@ def run_of(folder: str, name: str, seed: int, rate: float, given: argparse.Names
 
 
 def scores_of(run: Run, metric: str) -> dict[str, Any]:
-    """Score evaluation and validation pairs with a finished student."""
+    """Score evaluation and validation pairs with a finished student; a metric that is not defined is None."""
     student, values, scores = load(run.student, runtime="torch", precision="fp32"), {}, None
     for part, pairs in (("validation", run.split.validation), ("value", run.split.evaluation)):
         scores = np.asarray(student.score(pairs.queries, pairs.documents))
-        values[part] = metric_value(metric, columns_of(scores, pairs))
+        columns = columns_of(scores, pairs)
+        values[part] = metric_value(metric, columns) if metric in defined_metrics(columns) else None
     assert scores is not None
     return {**values, "scores": scores.tolist()}
 
@@ -202,20 +201,25 @@ def columns_of(scores: Any, pairs: Pairs) -> ScoredColumns:
     return ScoredColumns.checked(scores, **pairs.metric_columns)
 
 
-def print_table(rows: Mapping[str, list[dict[str, Any]]], given: argparse.Namespace) -> None:
-    """Print each row's mean and its difference to the best row of labels alone."""
+def mean_of(runs: list[dict[str, Any]]) -> float:
+    return float(np.mean([run["value"] for run in runs]))
+
+
+def print_table(
+    rows: Mapping[str, list[dict[str, Any]]], given: argparse.Namespace, compared: tuple[str, str | None]
+) -> None:
+    """Print each row's mean and its difference to a row, of which `compared` gives what it is called and its name."""
     route = ROUTES[given.route]
-    pairs = run_of("table", next(iter(rows)), given.seeds[0], given.rates[0], given).split.evaluation
-    means = {name: float(np.mean([run["value"] for run in runs])) for name, runs in rows.items()}
-    control = max((name for name in rows if route.is_labels_alone(name)), key=means.__getitem__, default=None)
-    print(f"\n| objective | rate | {route.metric} by seed | mean | − best labels (95 %) |\n|---|---|---|---|---|")
+    pairs = run_of("table", next(iter(route.rows)), given.seeds[0], given.rates[0], given).split.evaluation
+    called, control = compared
+    print(f"\n| learns | rate | {route.metric} by seed | mean | − {called} (95 %) |\n|---|---|---|---|---|")
     for name, runs in rows.items():
         by_seed = ", ".join(f"{run['value']:.4f}" for run in runs)
         difference = ""
         if control is not None and name != control:
             low, high = interval(runs, rows[control], pairs, route.metric)
-            difference = f"{means[name] - means[control]:+.4f} ({low:+.4f} to {high:+.4f})"
-        print(f"| {name} | {runs[0]['rate']:g} | {by_seed} | {means[name]:.4f} | {difference} |")
+            difference = f"{mean_of(runs) - mean_of(rows[control]):+.4f} ({low:+.4f} to {high:+.4f})"
+        print(f"| {name} | {runs[0]['rate']:g} | {by_seed} | {mean_of(runs):.4f} | {difference} |")
 
 
 def interval(
