@@ -27,7 +27,7 @@ from typing import Any, Literal
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
 from distill.data.tables import locate
 from distill.errors import BadInput, is_full_disk
-from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
+from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, restore_below, write_json
 from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
@@ -423,6 +423,7 @@ class Run:
             file.truncate()
             file.write(str(os.getpid()))
             file.flush()
+            restore_below(self.folder)
             try:
                 yield
             except BadInput:
