@@ -649,12 +649,13 @@ def measure_rows(
         )
         for row in rows
     ]
+    seconds, most_seconds = settings.seconds_for(len(rows))
     measuring = Measuring(
-        settings.seconds,
+        seconds,
         lengths=settings.lengths,
         seed=seed,
         load=load,
-        until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
+        until=Until(settings.interval, most_seconds),
     )
     with step_progress("measuring") as on_progress:
         measured = measure_all(requests, sample.queries, sample.documents, measuring, on_progress=on_progress)
