@@ -1059,6 +1059,9 @@ class CascadeDial(Section):
     tried."""
 
 
+PLANNED_VOCABULARY = 32_000  # tokens of a fresh encoder, if plan.vocabulary is not set
+
+
 class Plan(Section):
     """A budget for the student.
 

@@ -18,7 +18,7 @@ from distill.models.files import (
     read_model_files,
     read_sides,
 )
-from distill.runtime.arguments import check_choice, check_count
+from distill.runtime.arguments import check_choice, check_count, check_truncate
 from distill.runtime.engines import Engine, open_graph
 from distill.runtime.fastest import faster_float, fastest_export
 from distill.runtime.own_tokenizer import own_tokenizer
@@ -102,7 +102,9 @@ def load(
     sides = read_sides(folder)
     if sides is not None:
         return PairedScorer(folder, *(_opened(folder, sides[side], opening) for side in ("query", "document")))
-    scorer = _opened(folder, read_model_files(folder), opening)
+    files = read_model_files(folder)
+    check_truncate(files, truncate, files.stated_width)  # before a library is imported that takes seconds
+    scorer = _opened(folder, files, opening)
     scorer.side = served_side(scorer.path)
     if scorer.precision == "int8" and scorer.runtime in GRAPHS:
         line = faster_float(scorer.path, opening.n_threads, mode)

@@ -9,8 +9,9 @@ import pytest
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.evaluation.benchmark import BenchmarkEntry
-from distill.evaluation.compare_folders import _first_score, _names, check_against, check_earlier
+from distill.evaluation.benchmark import BenchmarkEntry, score_row
+from distill.evaluation.compare_folders import _first_score
+from distill.evaluation.earlier_report import check_against, check_earlier, folder_names
 from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
 
 
@@ -235,7 +236,7 @@ def test_texts_of_the_first_score_are_no_arguments_of_a_process(tmp_path, monkey
 
 def test_names_tell_folders_apart(tmp_path):
     folders = [tmp_path / "one" / "int8", tmp_path / "two" / "int8"]
-    assert _names(folders) == ["one/int8", "two/int8"]
-    assert _names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
+    assert folder_names(folders) == ["one/int8", "two/int8"]
+    assert folder_names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
     with pytest.raises(BadInput, match="given twice"):
-        _names([tmp_path / "x", tmp_path / "one" / ".." / "x"])
+        folder_names([tmp_path / "x", tmp_path / "one" / ".." / "x"])
