@@ -70,6 +70,7 @@ class Run:
     def __init__(self, recipe: Recipe, callables: Mapping[str, Callable[..., Any]] | None = None) -> None:
         self.stated, self.folder, self.place = recipe, recipe.folder, max(len(recipe.stages), 1) - 1
         self.recipe = recipe.in_stages[self.place]
+        self.scored_here: set[Path] = set()  # files of scores that this process wrote, also in views of the run
         self.callables = dict(callables or {})
         callable_names = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
         for name, function in self.callables.items():
