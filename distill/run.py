@@ -31,7 +31,7 @@ from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, re
 from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
-from distill.models.backbone import check_student_layers
+from distill.models.backbone import check_student_dimensions, check_student_layers
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
 from distill.recipe.schema import BlackBox, FileTeacher, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
@@ -119,6 +119,7 @@ class Run:
         :raises BadInput: naming what is missing
         """
         check_student_layers(self.stated)
+        check_student_dimensions(self.stated)
         for name, teacher in self.stated.black_boxes.items():
             for path in teacher.path if isinstance(teacher, FileTeacher) else ():
                 if Path(path).exists():

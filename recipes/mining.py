@@ -96,8 +96,8 @@ def mine_file(
     folders = dict.fromkeys(path for path in places.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])
     check_output_folder(output.path, inputs=inputs.sources, ours=MINED, overwrite=True)
-    for path in folders:  # all of them before the first one is opened, which takes seconds
-        check_model_folder(path)
+    for folder in folders if opening.precision != "auto" else ():  # before the first one is opened, which takes seconds
+        check_model_folder(folder)
     scorers = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
     retriever, teacher = (
         None if (path := places[role]) is None else scorers[path] for role in ("retriever", "teacher")

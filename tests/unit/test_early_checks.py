@@ -35,6 +35,20 @@ def test_layers_that_the_backbone_does_not_have(tmp_path, layers):
         run_of(tmp_path, student=student).check_files()
 
 
+@pytest.mark.parametrize("is_matched", [True, False])
+def test_dimensions_that_no_embedding_has(tmp_path, is_matched):
+    fresh = {"layers": 1, "width": 32, "heads": 2}
+    teachers = {"t": {"kind": "bi_encoder", "backbone": {**fresh, "width": 48}}}
+    student = {"kind": "bi_encoder", "backbone": fresh, "dimensions": 40}
+    objectives = {"embedding_match" if is_matched else "score_match": {"teacher": "t"}}
+    changes = {"teachers": teachers, "student": student, "objectives": objectives}
+    if is_matched:
+        run_of(tmp_path, **changes).check_files()
+        student["dimensions"] = 49
+    with pytest.raises(BadInput, match=r"student\.dimensions 4\d is more than the (teacher's 48|student's 32)"):
+        run_of(tmp_path, **changes).check_files()
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"num_hidden_layers": "six"}'])
 def test_a_config_that_says_nothing_is_left_to_who_opens_it(tmp_path, content):
     run = run_of(tmp_path)
