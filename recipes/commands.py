@@ -19,6 +19,7 @@ from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
+from distill.progress import say_loading
 from distill.recipe.schema import Benchmark, Recipe
 from distill.runtime.arguments import check_truncate
 from distill.runtime.fastest import exports_at, fastest_measured
@@ -161,6 +162,7 @@ def bench(
     file_pairs = read_pairs(pairs.source, pairs.columns, label_range=(low, high), option_names=pairs.option_names)
     if earlier.report is not None:
         check_earlier(earlier.report, models, file_pairs)
+    say_loading()
     from distill.evaluation.compare_folders import FolderMeasuring, bench_folders  # takes seconds: checks come before
 
     result = bench_folders(
@@ -275,6 +277,7 @@ def evaluate_models(
         check_board_places(folder)
     recipes = [load_recipe(recipe) for recipe in dict.fromkeys(boards.recipes)]
     check_folder(output)
+    say_loading()
     tasks = [*tasks_named(list(dict.fromkeys(boards.tasks))), *map(recipe_task, recipes)]  # takes seconds
     scores_by_model = evaluate_on_boards(folders, tasks, output, **arguments)
     without_card = [

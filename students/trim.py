@@ -24,6 +24,7 @@ from distill.files.outputs import check_output_file, check_output_folder, output
 from distill.models.backbone import resolve_name
 from distill.models.files import read_model_files, read_sides
 from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.progress import say_loading
 from distill.wording import counted
 from students.vocabulary.corpus import Corpus
 
@@ -87,6 +88,7 @@ def trim_folder(
         check_form(changed)
         check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
+    say_loading()
     from students.build import check_reload  # takes seconds: wrong input is refused before
     from students.vocabulary.trimming import trim_vocabulary
 

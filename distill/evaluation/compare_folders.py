@@ -24,7 +24,7 @@ from distill.evaluation.earlier_report import folder_names as _names
 from distill.evaluation.latency import LoadSettings
 from distill.files.artefact import read_card
 from distill.metrics.measures import Bootstrap
-from distill.progress import progress
+from distill.progress import progress, reaching
 from distill.recipe.schema import Benchmark
 from distill.report.build import write_report
 from distill.scorers.opening import check_local_scorers, open_scorer
@@ -116,9 +116,8 @@ def _rows(folders: Sequence[Path], threads: Sequence[int | None]) -> list[Benchm
 
 def _scored(row: BenchmarkEntry, pairs: Pairs) -> Scored:
     scorer = open_scorer(row.path, n_threads=row.threads)
-    with progress(f"{row.name}: scoring", len(pairs)) as report:
-        scores = scorer.score(pairs.queries, pairs.documents)
-        report(len(pairs))
+    with progress(f"{row.name}: scoring", len(pairs)) as report, reaching(report, len(pairs)) as count:
+        scores = scorer.score(pairs.queries, pairs.documents, progress=count)
     return Scored(scores, scorer.unit(scores), scorer.n_parameters)
 
 

@@ -6,6 +6,7 @@ teacher and the student of a run share it, and so do the processes of a launch.
 
 import importlib.util
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -159,6 +160,7 @@ def train_tokenizer(
     :param specials: special tokens by role, including `unk_token`; they get the first ids, in this order
     :raises BadInput: if there is no text, or a unigram vocabulary of this size cannot hold the characters of the text
     """
+    log.info("vocabulary: training a %s tokenizer of %s tokens on %s texts", kind, f"{size:,}", f"{len(texts):,}")
     names = list(dict.fromkeys(specials.values()))
     train = _train_wordpiece if kind == "wordpiece" else _train_unigram
     return train(texts, size, names, specials["unk_token"])

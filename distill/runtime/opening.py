@@ -18,6 +18,7 @@ from distill.models.files import (
     read_model_files,
     read_sides,
 )
+from distill.progress import say_loading
 from distill.runtime.arguments import check_choice, check_count, check_truncate
 from distill.runtime.engines import Engine, open_graph
 from distill.runtime.fastest import faster_float, fastest_export
@@ -142,6 +143,7 @@ def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -
     if runtime == "numpy":
         raise BadInput(f"{path} is no static model; {load_with(files.held_runtime)}")
     if runtime == "torch":
+        say_loading()
         from distill.runtime.engine_torch import open_torch
 
         return open_torch(files, opening.precision, opening.n_threads, opening.device)
