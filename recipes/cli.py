@@ -573,7 +573,7 @@ def plan(
             ours=("plan.json", "measurements.json", "recipe.json", ".work/lock"),
             overwrite=overwrite or output is None,
         )
-    check_plan(loaded_recipe, folder)
+    check_plan(loaded_recipe, None if check is not None else folder)
     if check is not None:
         check_model_folder(check)
     join_processes()

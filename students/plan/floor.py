@@ -23,10 +23,10 @@ _MOST_PER_MS = 1e10  # multiply-adds of one thread: AMX has 1,024 in int8 a cycl
 _LEAST_MS = 0.01  # a call from Python
 
 
-def check_plan(recipe: Recipe, folder: Path) -> None:
+def check_plan(recipe: Recipe, folder: Path | None) -> None:
     """Check what is known of a plan before the libraries are imported that build and measure.
 
-    :param folder: the plan's; where it holds measurements, they tell more of the budget
+    :param folder: the plan's; where it holds measurements, they tell more of the budget. None if a finished model is checked
     :raises BadInput: if there are fewer CPUs than threads
     :raises JobFailed: if no fresh encoder can meet the budget
     """
@@ -34,7 +34,7 @@ def check_plan(recipe: Recipe, folder: Path) -> None:
     if n_threads is not None and n_threads > n_cpus:
         raise BadInput(f"plan.threads: {n_threads}, this process may use {n_cpus}; plan on the machine that will serve")
     run = Run(recipe)
-    if cut_backbone(run) is not None or (folder / "measurements.json").exists():
+    if folder is None or cut_backbone(run) is not None or (folder / "measurements.json").exists():
         return
     is_filled = recipe.data.train == "bundled"  # else the texts may be too few for the vocabulary
     vocabularies = (recipe.plan.vocabulary or (PLANNED_VOCABULARY,)) if is_filled else (0,)

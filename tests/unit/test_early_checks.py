@@ -78,7 +78,7 @@ _COMMANDS = {
     "trim MODEL OUT --texts none.txt": "none.txt: no such file",
     "plan --budget-mb 0.001 -o OUT": "no shape meets size ≤ 0.001 MB",
     "plan --budget-mb 10 --threads 4096": "plan.threads: 4096",
-    "plan --budget-mb 10 --check none": "none is no model folder",
+    "plan --budget-mb 0.001 --check none": "none is no model folder",
 }
 # what takes seconds to import cannot be imported at all; a process of its own, because this one may have done so
 _WITHOUT_LIBRARIES = """
