@@ -276,7 +276,8 @@ def evaluate_models(
     for folder in folders.values() if card else ():
         check_board_places(folder)
     recipes = [load_recipe(recipe) for recipe in dict.fromkeys(boards.recipes)]
-    check_folder(output)
+    if output.exists():  # else it is made once the tasks are known
+        check_folder(output)
     say_loading()
     tasks = [*tasks_named(list(dict.fromkeys(boards.tasks))), *map(recipe_task, recipes)]  # takes seconds
     scores_by_model = evaluate_on_boards(folders, tasks, output, **arguments)
