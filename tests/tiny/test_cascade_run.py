@@ -79,7 +79,7 @@ def test_another_measurement_makes_another_cascade(finished, capsys):
     recipe, _ = finished
     assert main(["cascade", str(recipe), "benchmark.lengths=[64]"]) == 0  # no cost depends on it
     assert main(["cascade", str(recipe), "benchmark.threads=1"]) == 2
-    assert "was made from something else (benchmark.threads: null → 1)" in capsys.readouterr().err
+    assert "was made from something else (benchmark.threads: None → 1)" in capsys.readouterr().err
 
 
 def scored(run, pairs, seed, noise):
