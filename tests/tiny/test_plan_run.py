@@ -181,4 +181,4 @@ def test_check_refuses_what_costs_more_than_its_budget(bert_cross, tmp_path, mon
     monkeypatch.setattr(opening, "load", lambda *_, **__: scorer)
     for limit, code in ((1.3, 0), (1.1, 0), (1.0, 1)):  # within the margin of a second measurement, or not
         assert main(["plan", str(path), "--budget-p95-ms", str(limit), "--check", str(model)]) == code
-    assert "error: model costs 1.20 times its budget; 1.1 is allowed" in capsys.readouterr().err
+    assert "model costs 1.20 times its budget; 1.1 is allowed" in capsys.readouterr().err
