@@ -50,7 +50,6 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.baselines import choose_tfidf, floor_texts, term_words, tfidf_cosines
 from distill.scorers.black_box import BlackBoxScorer, open_asked
-from distill.scorers.scoring import PairScorer
 from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from distill.training.building import model_builder
@@ -201,7 +200,7 @@ _ScoredTeacher = tuple[
 ]  # None: the teacher cannot score, or not these pairs
 
 
-def _scores(name: str, scorer: PairScorer, pairs: Pairs) -> np.ndarray:
+def _scores(name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, pairs: Pairs) -> np.ndarray:
     with progress(f"{name}: scoring", len(pairs)) as report, reaching(report, len(pairs)) as count:
         return scorer.score(pairs.queries, pairs.documents, progress=count)
 
