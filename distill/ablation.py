@@ -15,7 +15,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,6 @@ from distill._moved import moved_names
 from distill.errors import BadInput
 from distill.files.artefact import write_json
 from distill.files.outputs import inert
-from distill.metrics.measures import Estimate
 from distill.metrics.names import METRIC_NAMES
 from distill.recipe.reading import read_raw, validated
 from distill.recipe.schema import (
@@ -41,12 +40,16 @@ from distill.recipe.schema import (
 )
 from distill.report.templates import render
 
+if TYPE_CHECKING:
+    from distill.metrics.measures import Estimate  # takes seconds
+
 __all__ = [
     "STAND_INS",
     "Ablation",
     "AblationCell",
     "AblationRow",
     "ancestors",
+    "check_names",
     "load_ablation",
     "low_spread_note",
     "recipe_of",
@@ -248,6 +251,18 @@ def _backbone(ablation: Ablation, model: str) -> object:
     return baseline.backbone if isinstance(baseline, Encoder) else None
 
 
+def check_names(ablation: Ablation, only: Sequence[str], versions: Sequence[str]) -> None:
+    """Check the models and the data versions that are asked for.
+
+    :raises BadInput: if a row or a version does not exist
+    """
+    known = [row.model for row in ablation.rows]
+    if unknown := [name for name in only if name not in known]:
+        raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
+    if unknown := [name for name in versions if name not in ablation.data]:
+        raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
+
+
 def recipe_of(ablation: Ablation, version: str) -> Recipe:
     """Return the recipe of one data version, with the teachers and baselines and without a student."""
     raw = {
@@ -296,7 +311,7 @@ class AblationCell:
     :param problem: the reason why there are no values
     """
 
-    metrics: Mapping[str, Estimate]
+    metrics: Mapping[str, "Estimate"]
     spread: float | None = None
     n_parameters: int | None = None
     seconds: float | None = None

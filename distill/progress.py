@@ -1,17 +1,20 @@
-"""Show progress: as a bar on a terminal, else as a line every 15 seconds."""
+"""Show progress: as a bar on a terminal, else as a line after 5 seconds and every 15 seconds."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["OnProgress", "Progress", "byte_progress", "progress", "reaching", "step_progress"]
+__all__ = ["OnProgress", "Progress", "byte_progress", "progress", "reaching", "say_loading", "step_progress"]
+
+log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int], None]
 """A caller's function that receives the number of newly finished pairs or texts."""
 
-_LINE_EVERY_SECONDS = 15.0
+_FIRST_LINE_SECONDS, _LINE_EVERY_SECONDS = 5.0, 15.0
 _MB = 10**6
 _SHOWN_FROM_BYTES = 2 * 10**9  # hashing this much takes some seconds
 
@@ -25,6 +28,12 @@ class Progress(Protocol):
         :param note: replaces the text behind the bar; "" keeps it
         :param total: replaces the total number of items; None keeps it
         """
+
+
+def say_loading() -> None:
+    """Say that libraries are imported, which takes seconds; nothing is said once they are there."""
+    if "torch" not in sys.modules:
+        log.info("loading torch and transformers")
 
 
 @contextmanager
@@ -131,7 +140,8 @@ def _bar(title: str, total: int, start: int) -> Iterator[Progress]:
 class _Lines:
     def __init__(self, title: str, total: int, start: int) -> None:
         self.title, self.total, self.n_done, self.note = title, total, start, ""
-        self.began = self.last = time.monotonic()
+        self.began = time.monotonic()
+        self.last = self.began + _FIRST_LINE_SECONDS - _LINE_EVERY_SECONDS
 
     def __call__(self, n_done: int, note: str = "", *, total: int | None = None) -> None:
         self.n_done += n_done

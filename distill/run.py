@@ -27,11 +27,11 @@ from typing import Any, Literal
 from distill.data.pairs import Split, joined, load_split, load_stage_splits
 from distill.data.tables import locate
 from distill.errors import BadInput, is_full_disk
-from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, write_json
+from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, read_card, restore_below, write_json
 from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
-from distill.models.backbone import check_student_layers
+from distill.models.backbone import check_student_dimensions, check_student_layers
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
 from distill.recipe.schema import BlackBox, FileTeacher, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
@@ -70,6 +70,7 @@ class Run:
     def __init__(self, recipe: Recipe, callables: Mapping[str, Callable[..., Any]] | None = None) -> None:
         self.stated, self.folder, self.place = recipe, recipe.folder, max(len(recipe.stages), 1) - 1
         self.recipe = recipe.in_stages[self.place]
+        self.scored_here: set[Path] = set()  # files of scores that this process wrote, also in views of the run
         self.callables = dict(callables or {})
         callable_names = [name for name, box in recipe.black_boxes.items() if box.form == "callable"]
         for name, function in self.callables.items():
@@ -118,6 +119,7 @@ class Run:
         :raises BadInput: naming what is missing
         """
         check_student_layers(self.stated)
+        check_student_dimensions(self.stated)
         for name, teacher in self.stated.black_boxes.items():
             for path in teacher.path if isinstance(teacher, FileTeacher) else ():
                 if Path(path).exists():
@@ -423,6 +425,7 @@ class Run:
             file.truncate()
             file.write(str(os.getpid()))
             file.flush()
+            restore_below(self.folder)
             try:
                 yield
             except BadInput:

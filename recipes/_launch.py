@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from distill.errors import FULL_DISK, BadInput, MatchDistillError, causes, full_disk_in, missing_package
 from distill.machine.termination import ended_in_order
+from distill.progress import say_loading
 from distill.wording import printable
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
 
 def join_processes() -> None:
     """Find the other processes of this launch, if any."""
+    say_loading()
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 

@@ -493,11 +493,12 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Train and score all rows of a published table, and print our values beside the published ones."""
-    from distill.ablation import load_ablation
+    from distill.ablation import check_names, load_ablation
     from recipes.options import names_in
     from recipes.printing import print_ablation
 
     ablation = load_ablation(recipe, overrides or [], smoke=smoke)
+    check_names(ablation, names_in(rows), names_in(versions))
     join_processes()
     from distill.errors import JobFailed
     from teachers.ablation import run_ablation
@@ -546,8 +547,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Measure on this machine and find the largest students within a budget of latency and size."""
+    from distill.files.artefact import check_model_folder
     from distill.recipe.planning import load_plan
     from recipes.printing import print_check, print_plan
+    from students.plan.floor import check_plan
 
     plan_settings = {
         "budget_p95_ms": budget_p95_ms,
@@ -570,6 +573,9 @@ def plan(
             ours=("plan.json", "measurements.json", "recipe.json", ".work/lock"),
             overwrite=overwrite or output is None,
         )
+    check_plan(loaded_recipe, None if check is not None else folder)
+    if check is not None:
+        check_model_folder(check)
     join_processes()
     from students.plan.search_shapes import check_model, make_plan
 

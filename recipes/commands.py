@@ -13,12 +13,15 @@ from distill.data.pairs import read_pairs
 from distill.data.tables import read_texts
 from distill.diagnosis.findings import SEVERITIES
 from distill.errors import BadInput, JobFailed, loading
+from distill.evaluation.earlier_report import check_against, check_earlier, folder_names
 from distill.evaluation.index_quality import index_quality, table_cells
 from distill.evaluation.latency import LoadSettings
 from distill.files.outputs import check_output_folder
 from distill.machine.cpu import multiplies_bf16, usable_cpus
 from distill.models.files import read_model_files
+from distill.progress import say_loading
 from distill.recipe.schema import Benchmark, Recipe
+from distill.runtime.arguments import check_truncate
 from distill.runtime.fastest import exports_at, fastest_measured
 from distill.runtime.opening import load
 from distill.scorers.opening import check_local_scorers
@@ -79,6 +82,9 @@ def print_index_quality(
         option_names=pairs.option_names,
     )
     corpus_texts = [] if search.corpus is None else read_texts(search.corpus.source, search.corpus.column, gaps=True)
+    if widths and opening.precision != "auto":
+        files = read_model_files(model)
+        check_truncate(files, max(widths), files.stated_width)  # before the model is opened
     scorer = load(model, **opening.arguments())
     result = index_quality(
         scorer, file_pairs, corpus_texts, widths=widths, max_queries=search.max_queries, progress=True
@@ -151,17 +157,14 @@ def bench(
 
     check()
     models = [Path(folder) for folder in folders]
+    folder_names(models)  # refuses a folder that is given twice
     check_local_scorers(models)
     file_pairs = read_pairs(pairs.source, pairs.columns, label_range=(low, high), option_names=pairs.option_names)
-    from distill.evaluation.compare_folders import (  # takes seconds: wrong input is refused before
-        FolderMeasuring,
-        bench_folders,
-        check_against,
-        check_earlier,
-    )
-
     if earlier.report is not None:
         check_earlier(earlier.report, models, file_pairs)
+    say_loading()
+    from distill.evaluation.compare_folders import FolderMeasuring, bench_folders  # takes seconds: checks come before
+
     result = bench_folders(
         models,
         file_pairs,
@@ -265,17 +268,18 @@ def evaluate_models(
             "nothing to evaluate on: name --tasks, such as KorSTS, or --recipe with labelled evaluation pairs"
         )
     logging.getLogger("mteb").setLevel(logging.WARNING)
-    from distill.evaluation.boards import evaluate_on_boards, models_at, recipe_task, tasks_named
+    from distill.evaluation.boards import check_folder, evaluate_on_boards, models_at, recipe_task, tasks_named
     from distill.recipe.reading import load_recipe
     from distill.report.board_scores import check_board_places, store_board_scores
 
     folders = models_at(models)
     for folder in folders.values() if card else ():
         check_board_places(folder)
-    tasks = [
-        *tasks_named(list(dict.fromkeys(boards.tasks))),
-        *(recipe_task(load_recipe(recipe)) for recipe in dict.fromkeys(boards.recipes)),
-    ]
+    recipes = [load_recipe(recipe) for recipe in dict.fromkeys(boards.recipes)]
+    if output.exists():  # else it is made once the tasks are known
+        check_folder(output)
+    say_loading()
+    tasks = [*tasks_named(list(dict.fromkeys(boards.tasks))), *map(recipe_task, recipes)]  # takes seconds
     scores_by_model = evaluate_on_boards(folders, tasks, output, **arguments)
     without_card = [
         name for name, scores in scores_by_model.items() if card and not store_board_scores(folders[name], scores)

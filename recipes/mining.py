@@ -10,8 +10,10 @@ from pathlib import Path
 from distill.data.pairs import OptionNames, read_pairs_with_rows
 from distill.data.tables import read_text_columns, read_texts
 from distill.errors import BadInput
+from distill.files.artefact import check_model_folder
+from distill.files.outputs import check_output_folder
 from distill.mining.cached import CachedScorer
-from distill.mining.mine import MiningInputs, MiningSettings, check_mining_settings, mine
+from distill.mining.mine import MINED, MiningInputs, MiningSettings, check_mining_settings, mine
 from distill.runtime.opening import load
 from distill.wording import counted
 from recipes.options import OpeningOptions, OutputPlace, two_columns
@@ -93,6 +95,9 @@ def mine_file(
     places = {role: None if path is None else Path(os.path.realpath(path)) for role, path in models.items()}
     folders = dict.fromkeys(path for path in places.values() if path is not None)
     inputs = replace(inputs, sources=[*inputs.sources, *folders])
+    check_output_folder(output.path, inputs=inputs.sources, ours=MINED, overwrite=True)
+    for folder in folders if opening.precision != "auto" else ():  # before the first one is opened, which takes seconds
+        check_model_folder(folder)
     scorers = {path: CachedScorer(load(path, **arguments), output.path / ".work" / "signals") for path in folders}
     retriever, teacher = (
         None if (path := places[role]) is None else scorers[path] for role in ("retriever", "teacher")

@@ -15,7 +15,7 @@ from distill.ray.reading import find_source
 from distill.ray.shards import ShardFolder
 from distill.ray.storage import place_at
 from distill.runtime.fastest import fastest_export
-from distill.scorers.opening import scorer_folders
+from distill.scorers.opening import check_calibration, scorer_folders
 from distill.wording import counted
 from recipes.options import Embedding, OpeningOptions, OutputPlace, PairFile, RayOptions, Scoring, TextFile
 
@@ -49,6 +49,8 @@ def score_on_ray(
     query, document = pairs.columns.query, pairs.columns.document
     model, arguments = _opened_as(model, opening, ray)
     other_side = None if scoring.other_side is None else scoring.other_side.absolute()
+    if scoring.calibrated or scoring.decide:
+        check_calibration(model, decide=scoring.decide)
     calibration = {"calibrated": scoring.calibrated, "decide": scoring.decide}
     work = partial(ScoreActor, model, query=query, document=document, other_side=other_side, **calibration, **arguments)
     calibration_file = model / CALIBRATION

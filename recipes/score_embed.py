@@ -19,11 +19,13 @@ from distill.files.growing import growing_array, take_file
 from distill.files.hashing import texts_digest
 from distill.files.outputs import check_output_file, output_file
 from distill.machine.cpu import cpu_class
+from distill.models.files import read_model_files, read_sides
+from distill.models.prompts import stored_prompt
 from distill.progress import byte_progress, progress, reaching
 from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.scorers.cascade import compares_documents
-from distill.scorers.opening import open_scorer, result_columns, scorer_folders
+from distill.scorers.opening import check_calibration, open_scorer, result_columns, scorer_folders
 from distill.scorers.scoring import PairScorer, check_numbers
 from distill.wording import counted
 from recipes.options import Embedding, OpeningOptions, OutputPlace, PairFile, Scoring, TextFile
@@ -49,6 +51,8 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
     reader = PairReader(
         pairs.source, pairs.columns, skip_bad_rows=pairs.skip_bad_rows, labelled=False, option_names=option_names
     ).checked()
+    if (scoring.calibrated or scoring.decide) and opening.precision != "auto":
+        check_calibration(model, decide=scoring.decide)
     scorer = open_scorer(
         model,
         other_side=other_side,
@@ -102,6 +106,8 @@ def embed_file(
     inputs: list[str | Path] = [model, texts.source]
     check_output_file(output.path, inputs=inputs, overwrite=output.overwrite)
     reader = TextReader(texts.source, texts.column).checked()
+    if embedding.prompt is not None and opening.precision != "auto" and read_sides(model) is None:
+        stored_prompt(read_model_files(model).prompts, embedding.prompt, model)  # before the model is opened
     scorer = load(model, truncate=embedding.truncate, **arguments)
     at_once = _is_done_at_once(len(reader), scorer)
     width = scorer.embedding_width

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.data.table_writing import check_form, table_writer
 from distill.data.tables import read_texts
@@ -24,10 +24,12 @@ from distill.files.outputs import check_output_file, check_output_folder, output
 from distill.models.backbone import resolve_name
 from distill.models.files import read_model_files, read_sides
 from distill.models.modeling import load_model, replace_tokenizer, save_model, tokenizer_of, transformer_of
+from distill.progress import say_loading
 from distill.wording import counted
-from students.build import check_reload
 from students.vocabulary.corpus import Corpus
-from students.vocabulary.trimming import TrimReport, trim_vocabulary
+
+if TYPE_CHECKING:
+    from students.vocabulary.trimming import TrimReport
 
 __all__ = ["KeptTokens", "trim_folder"]
 
@@ -86,6 +88,10 @@ def trim_folder(
         check_form(changed)
         check_output_file(changed, inputs=input_paths, overwrite=overwrite)
     corpus = _read(texts)
+    say_loading()
+    from students.build import check_reload  # takes seconds: wrong input is refused before
+    from students.vocabulary.trimming import trim_vocabulary
+
     trimmed_model = load_model(source, dtype="auto")
     corpus.add("prompts", filter(None, trimmed_model.prompts.values()))  # they come before every text
     tokenizer, report = trim_vocabulary(
@@ -177,7 +183,7 @@ def _file_and_columns(argument: str) -> tuple[str, list[str]]:
     return path, columns.split(",") if colon else ["text"]
 
 
-def _list_changed(report: TrimReport, path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:
+def _list_changed(report: "TrimReport", path: Path, inputs: Sequence[str | Path], overwrite: bool) -> None:
     with (
         output_file(path, inputs=inputs, overwrite=overwrite) as temporary,
         table_writer(temporary, dict.fromkeys(_CHANGED, str)) as write,

@@ -21,6 +21,7 @@ from distill.ablation import (
     AblationCell,
     AblationRow,
     ancestors,
+    check_names,
     low_spread_note,
     recipe_of,
     stand_ins_of,
@@ -55,7 +56,7 @@ def run_ablation(
     """
     from accelerate import PartialState
 
-    _check_names(ablation, only, versions)
+    check_names(ablation, only, versions)
     if PartialState().is_main_process:  # an interrupted ablation resumes in its own folder
         check_output_folder(ablation.folder, ours=_ours(ablation), overwrite=True)
     rows = [row for row in ablation.rows if not only or row.model in only]
@@ -87,14 +88,6 @@ def run_ablation(
         write_table(title, table, chosen, notes, ablation.folder)
     _raise_failures(table, unreadable, ablation.folder)
     return ablation.folder
-
-
-def _check_names(ablation: Ablation, only: Sequence[str], versions: Sequence[str]) -> None:
-    known = [row.model for row in ablation.rows]
-    if unknown := [name for name in only if name not in known]:
-        raise BadInput(f"--rows {unknown[0]}: no row has that model; there are {', '.join(known)}")
-    if unknown := [name for name in versions if name not in ablation.data]:
-        raise BadInput(f"--versions {unknown[0]}: no data version of that name; there are {', '.join(ablation.data)}")
 
 
 def _raise_failures(table: Sequence[AblationRow], unreadable: Mapping[str, str], folder: Path) -> None:

@@ -43,6 +43,7 @@ from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import evaluate_scores, paired_difference, primary_metric
 from distill.models.modeling import load_model, save_model
 from distill.models.prompts import folder_prompts
+from distill.progress import progress, reaching
 from distill.recipe.schema import AnyTeacher, Labels, Recipe, Teacher, TokenTeacher
 from distill.run import Run
 from distill.runtime.opening import load
@@ -126,6 +127,7 @@ def _of_stage(name: str, diagnosis: Diagnosis) -> Diagnosis:
 def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     split = run.split
     validation = split.validation.select(sample(len(split.validation), n_pairs, run.recipe.seed))
+    log.info("doctor: the pairs by TF-IDF")
     texts = floor_texts(run.learned, run.recipe.seed)  # those of the report
     settings, _ = choose_tfidf(texts, split)
     floor = _Floor(term_words(settings), *tfidf_cosines(settings, texts, split.train, validation))
@@ -134,6 +136,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     found += check_labels(split.train, _label_losses(run.recipe))
     found += check_contradictions(split.train)
     found += check_floor(split.train, floor.train)
+    log.info("doctor: near copies between training and evaluation pairs")
     copies = check_copies(split.train, split.evaluation)
     # equal texts are near copies too: if near copies are already a warning, drop the split's own note on leaks
     is_warned = any(finding.level == "warning" for finding in copies)
@@ -142,6 +145,7 @@ def _diagnose(run: Run, n_pairs: int) -> Diagnosis:
     worst: list[list[Any]] = []
     for name, teacher in run.recipe.teachers.items():
         if teacher.kind != "mlm":
+            log.info("doctor: teacher %s", name)
             teacher_findings, rows = _examine(run, name, teacher, validation, floor)
             found += teacher_findings
             worst += rows
@@ -196,6 +200,11 @@ _ScoredTeacher = tuple[
 ]  # None: the teacher cannot score, or not these pairs
 
 
+def _scores(name: str, scorer: Scorer | BlackBoxScorer | TokenScorer, pairs: Pairs) -> np.ndarray:
+    with progress(f"{name}: scoring", len(pairs)) as report, reaching(report, len(pairs)) as count:
+        return scorer.score(pairs.queries, pairs.documents, progress=count)
+
+
 def _score_with_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _ScoredTeacher:
     """Let a trained or frozen model score the pairs; a frozen one is opened even if train-teacher has not copied it."""
     try:
@@ -213,7 +222,7 @@ def _score_with_model(run: Run, name: str, teacher: Teacher, pairs: Pairs) -> _S
 
 def _score_with_folder(run: Run, name: str, teacher: Teacher, pairs: Pairs, folder: Path) -> _ScoredTeacher:
     scorer = load(folder, runtime="torch", max_length=teacher.max_length)
-    scores = scorer.score(pairs.queries, pairs.documents)
+    scores = _scores(name, scorer, pairs)
     return scorer, scores, list(_reading(run, name, teacher, scorer))
 
 
@@ -232,7 +241,7 @@ def _score_with_black_box(run: Run, name: str, pairs: Pairs) -> _ScoredTeacher:
         scorer = open_asked(run, name, may_ask=False)
         if isinstance(scorer, TokenScorer):
             found += _read_by(about, run, scorer)
-        return scorer, scorer.score(pairs.queries, pairs.documents), found
+        return scorer, _scores(name, scorer, pairs), found
     except BadInput as problem:
         if isinstance(box, TokenTeacher):
             return None, None, [*found, Finding("problem", "teacher", about, str(problem))]
@@ -363,7 +372,7 @@ def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer,
     repeated = np.array(sample(len(rows), _SCORED_AGAIN, run.recipe.seed), dtype=np.int64)
     part = train.select(rows[repeated].tolist())
     try:
-        new_scores = scorer.score(part.queries, part.documents)
+        new_scores = _scores(name, scorer, part)
         spread = float(scores.std()) if len(scores) else 0.0
         found += check_same_scores(about, scores[repeated], new_scores, spread=spread)
     except BadInput as problem:  # a black box that has no answer any more, or whose server may not be asked here

@@ -571,10 +571,10 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     """Score pairs of the run's own data, or read the scores that this machine has stored.
 
     Stored scores serve a killed run, and the other stages: calibration, cascade and report score some of the same pairs.
-    `overwrite` scores anew.
+    `overwrite` scores anew what another process has stored.
     """
     kept = _stored_scores(run, row, pairs)
-    stored = None if run.recipe.overwrite else _read_scores(kept)
+    stored = None if run.recipe.overwrite and kept not in run.scored_here else _read_scores(kept)
     if stored is not None:
         return stored
     scorer = _opened(run, row)
@@ -586,6 +586,7 @@ def score_row(run: Run, row: BenchmarkEntry, pairs: Pairs) -> Scored:
     with new_file(kept) as temporary:
         known = -1 if scored.n_parameters is None else scored.n_parameters
         np.savez(temporary, scores=scores, unit=scored.unit, n_parameters=known)
+    run.scored_here.add(kept)
     return scored
 
 
@@ -649,12 +650,13 @@ def measure_rows(
         )
         for row in rows
     ]
+    seconds, most_seconds = settings.seconds_for(len(rows))
     measuring = Measuring(
-        settings.seconds,
+        seconds,
         lengths=settings.lengths,
         seed=seed,
         load=load,
-        until=Until(settings.interval, settings.max_seconds or 3 * settings.seconds),
+        until=Until(settings.interval, most_seconds),
     )
     with step_progress("measuring") as on_progress:
         measured = measure_all(requests, sample.queries, sample.documents, measuring, on_progress=on_progress)

@@ -26,7 +26,15 @@ from distill.runtime.opening import load
 from distill.runtime.scorer import Scorer
 from distill.wording import counted
 
-__all__ = ["board_models", "evaluate_on_boards", "models_at", "pairs_task", "recipe_task", "tasks_named"]
+__all__ = [
+    "board_models",
+    "check_folder",
+    "evaluate_on_boards",
+    "models_at",
+    "pairs_task",
+    "recipe_task",
+    "tasks_named",
+]
 
 log = logging.getLogger(__name__)
 _OF_A_RUN = ("teachers/*", "teacher_exports/*/*", "built", "stages/*/student", "student", "control", "exports/*")
@@ -234,7 +242,7 @@ def evaluate_on_boards(
         raise BadInput(
             f"two tasks have one name ({', '.join(sorted({name for name in names if names.count(name) > 1}))}); name each once, or give recipes other names"
         )
-    _check_folder(results)
+    check_folder(results)
     found = {}
     for name, folder in models.items():
         scorer = load(folder, **options)
@@ -248,7 +256,7 @@ def evaluate_on_boards(
     return found
 
 
-def _check_folder(results: Path) -> None:
+def check_folder(results: Path) -> None:
     """Create the folder of the results.
 
     :raises BadInput: if it cannot be written

@@ -48,6 +48,7 @@ DIAL = "dial.json"
 _SHARES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)  # shares of the pairs that are sent to the teacher
 _TOP_K = (0, 1, 2, 3, 5, 10, 20)  # number of pairs of each query that are sent to the teacher, instead of a share
 _BLIND_DRAWS = 20  # random draws of as many pairs: the quality of a share without using the doubt
+_DECIDED_BY = {"threads", "seconds", "max_seconds", "interval", "throughput_pairs", "bootstrap"}  # of the benchmark
 _EVERY_PAIR = 0.0  # the level that every pair reaches, because doubt is a mean of squares
 
 
@@ -67,6 +68,7 @@ def measure_cascade(run: Run) -> None:
     inputs: dict[str, Any] = {
         "stage": "cascade",
         "settings": settings.model_dump(mode="json"),
+        "benchmark": run.recipe.benchmark.model_dump(mode="json", include=_DECIDED_BY),
         "seed": run.recipe.seed,
         "models": {row.name: getattr(read_card(row.path), "revision", None) for row in (student, teacher)},
         "data": {part: run.split.describe()[part] for part in ("validation", "evaluation")},

@@ -16,6 +16,7 @@ added until the interval is narrow.
 
 import gc
 import json
+import logging
 import os
 import platform
 import random
@@ -47,8 +48,11 @@ from distill.scorers.baselines import TfIdfScorer
 from distill.scorers.opening import check_scorer_folder, model_folder, open_scorer
 from distill.scorers.pairing import OneSide
 from distill.scorers.scoring import SCORER_FILE, PairScorer
+from distill.wording import counted
 
 __all__ = ["LENGTHS", "LoadSettings", "Measuring", "Request", "environment", "measure", "measure_all", "size_mb"]
+
+log = logging.getLogger(__name__)
 
 __getattr__ = moved_names(__name__)
 
@@ -180,6 +184,7 @@ def measure_all(
     rounds, load = measuring.rounds, measuring.load
     report = _Reporter(on_progress, total=len(requests) * (rounds + 1 + (load is not None)))
     with ExitStack() as stack:
+        log.info("measuring: %s, each in a process of its own", counted(len(requests), "model"))
         workers = [stack.enter_context(_worker(request)) for request in requests]
         for worker in workers:  # all processes import in parallel; measuring starts after the last has finished
             worker.wait_until_ready()

@@ -8,6 +8,7 @@ versions, metrics.
 A folder is written under a temporary name and then renamed, so every folder with a final name is complete.
 """
 
+import errno
 import glob
 import hashlib
 import importlib.metadata
@@ -17,6 +18,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -63,6 +65,8 @@ __all__ = [
     "read_card",
     "read_json",
     "read_routes",
+    "restore",
+    "restore_below",
     "revision",
     "scratch_folder",
     "served_side",
@@ -96,7 +100,10 @@ _TOKENIZERS = (
 _ROUTER, _SCORER = "router_config.json", "scorer.json"
 _BELOW = ("exports/*/modules.json", "student/modules.json", "*/modules.json", "teachers/*/modules.json")
 _SHOWN_MODELS = 4
-_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?\.tmp(?:\.|$)")  # process id and thread id
+# process id, thread id, and the place where these mean something; "old" is a folder that is being replaced
+_MADE_BY = re.compile(r"\.(\d+)(?:-\d+)?(?:-([0-9a-f]{8}))?(\.old)?\.tmp(?:\.|$)")
+_LEFT_AFTER_SECONDS = 86_400  # nobody writes to a temporary name of another machine any more
+_TRIES = 3
 _GRAPHS = ("openvino/openvino_model.xml", "onnx/model.onnx", "openvino_model.xml", "model.onnx")
 
 
@@ -320,6 +327,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield a temporary folder in `parent`, remove it at the end; first remove the folders of killed processes."""
+    restore(parent / name)
     for leftover in left_by_the_dead(parent, f".{glob.escape(name)}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = parent / f".{name}.{maker()}.tmp"
@@ -332,8 +340,19 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def maker() -> str:
-    """Return the process and thread ids for a temporary name, so that no two writers use the same file."""
-    return f"{os.getpid()}-{threading.get_ident()}"
+    """Return the process, the thread and their place for a temporary name, so that no two writers use the same file."""
+    place = _place()
+    return f"{os.getpid()}-{threading.get_ident()}" + (f"-{place}" if place else "")
+
+
+@cache
+def _place() -> str:
+    """Return eight digits for where a process id means something: this start of the machine, this container."""
+    try:
+        boot, container = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{boot} {container}".encode()).hexdigest()[:8]
 
 
 def is_temporary(name: str) -> bool:
@@ -346,22 +365,65 @@ def is_temporary(name: str) -> bool:
 
 
 def left_by_the_dead(folder: Path, pattern: str) -> list[Path]:
-    """Return the paths that killed processes left under temporary names, which contain the process id."""
+    """Return the paths that killed processes left under temporary names, which contain the process id.
+
+    What another container or machine made, or this one before it was started again, counts once it is a day old.
+    """
     matches = {path: _MADE_BY.search(path.name) for path in folder.glob(pattern)}
-    return [path for path, match in matches.items() if match is not None and not Path(f"/proc/{match[1]}").exists()]
+    return [path for path, match in matches.items() if match is not None and _is_dead(path, match[1], match[2])]
+
+
+def _is_dead(path: Path, process: str, place: str | None) -> bool:
+    if place in (None, _place()):
+        return not Path(f"/proc/{process}").exists()
+    try:
+        return time.time() - path.stat().st_mtime > _LEFT_AFTER_SECONDS
+    except FileNotFoundError:  # its maker is alive
+        return False
+
+
+def restore(target: Path) -> None:
+    """Move a folder back that a killed process had moved aside to replace it; nothing is done where `target` exists.
+
+    A replacement is two renames, and between them there is no `target`. Who replaces it right now tries again.
+    """
+    if os.path.lexists(target):
+        return
+    moved_aside = f".{glob.escape(target.name)}.*.old.tmp"
+    try:
+        found = [path for path in target.parent.glob(moved_aside) if _MADE_BY.search(path.name)]
+        for old in sorted(found, key=lambda path: path.stat().st_ctime, reverse=True)[:1]:  # a rename sets the ctime
+            old.rename(target)
+            log.warning("%s: a process was killed while it replaced this folder; the earlier one is back", target)
+    except OSError:  # another process was faster, or nothing may be written here
+        return
+
+
+def restore_below(folder: Path) -> None:
+    """Do the same for all folders of a run."""
+    for depth in ("", "*/", "*/*/"):
+        for old in folder.glob(f"{depth}.*.old.tmp"):
+            if (made := _MADE_BY.search(old.name)) is not None and made[3]:
+                restore(old.with_name(old.name[1 : made.start()]))
 
 
 def _replace_folder(temporary: Path, target: Path) -> None:
-    old = temporary.with_name(f".{target.name}.old.{maker()}.tmp")
-    if target.exists():
-        target.rename(old)
-    try:
-        temporary.rename(target)
-    except OSError:
-        with suppress(FileNotFoundError):  # there was no old folder
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    """Put a folder in the place of another one, which is found at any moment: by its name, or by `restore`."""
+    old = temporary.with_name(f".{target.name}.{maker()}.old.tmp")
+    for tries_left in reversed(range(_TRIES)):
+        if target.exists():
+            target.rename(old)
+        try:
+            temporary.rename(target)
+            break
+        except OSError as error:
+            with suppress(OSError):  # there was no old folder, or another process has moved it back
+                old.rename(target)
+            if not tries_left or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    with suppress(FileNotFoundError):
+        old.rename(temporary)  # a name under which `restore` does not look: half a folder is no earlier one
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_model_folder(folder: Path) -> ModelKind:
@@ -369,6 +431,7 @@ def check_model_folder(folder: Path) -> ModelKind:
 
     :raises BadInput: naming the file that is missing or wrong.
     """
+    restore(folder)
     if not _is_folder(folder):
         what = (
             "it is a file; name a folder"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill.errors import BadInput
-from distill.files.artefact import CARD, is_temporary, new_file, new_folder
+from distill.files.artefact import CARD, is_temporary, new_file, new_folder, restore
 
 __all__ = ["check_output_file", "check_output_folder", "inert", "is_stream", "output_file", "output_folder"]
 
@@ -98,6 +98,7 @@ def check_output_folder(
     :raises BadInput: if the path is an input, inside or around one, in a model folder, a file, a link, or a folder that
         holds other files
     """
+    restore(target)
     _refuse_inputs(target, inputs)
     _refuse_link(target)
     found = _file_status(target)

@@ -37,9 +37,10 @@ from distill.mining.retrieval import Bm25, Terms, terms_of
 from distill.runtime.vectors import nearest_rows
 from distill.wording import counted
 
-__all__ = ["Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
+__all__ = ["MINED", "Mined", "MiningInputs", "MiningSettings", "check_mining_settings", "mine"]
 
 log = logging.getLogger(__name__)
+MINED = ("settings.json", ".lock")  # what an earlier folder of mined pairs holds
 _SHOWN = {"false_negatives": "limits on scores"}  # what messages call a setting
 _PAIRS, _CARD = "pairs.jsonl", "card.json"
 _DIGEST = "pairs_sha256"  # key in the card
@@ -133,7 +134,7 @@ def mine(
         settings, None if retriever is None else retriever.scorer.path, has_teacher=teacher is not None
     )
     _check(inputs, retriever)
-    check_output_folder(folder, inputs=inputs.sources, ours=["settings.json", ".lock"], overwrite=True)
+    check_output_folder(folder, inputs=inputs.sources, ours=MINED, overwrite=True)
     is_new = not folder.exists()
     make_folder(folder)
     with only_process(folder):

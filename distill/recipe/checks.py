@@ -627,7 +627,7 @@ def _benchmark_problems(recipe: Recipe) -> list[str]:
         for name in benchmark.teachers or ()
         if name not in recipe.teachers
     ]
-    if benchmark.max_seconds is not None and benchmark.max_seconds < benchmark.seconds:
+    if benchmark.max_seconds is not None and benchmark.max_seconds < (benchmark.seconds or 0):
         problems.append(
             f"benchmark.max_seconds: {benchmark.max_seconds:g} is less than benchmark.seconds, {benchmark.seconds:g}, which are measured "
             "in any case"

@@ -985,14 +985,18 @@ def _tfidf_alone() -> dict[str, Baseline]:
     return {"tfidf": TfIdf()}
 
 
+_DEFAULT_SECONDS, _SHARED_SECONDS = 10.0, 60.0  # of measuring: per row and kind, and of all rows together
+
+
 class Benchmark(Section):
     """What the report measures: quality, latency and size."""
 
     threads: Count | None = None
     """Threads of each model. None is every CPU that this process may use."""
-    seconds: Seconds = 10.0
+    seconds: Seconds | None = None
     """Measuring time in seconds, per row and kind of measurement. A slow row takes longer, because it processes all
-    common pairs at least once."""
+    common pairs at least once. None is 10, or if neither `interval` nor `max_seconds` is stated either, an equal part of one minute
+    for all rows, of which there may be a dozen; the report says how wide the intervals are then."""
     throughput_pairs: Count = 512
     """The maximum number of pairs for throughput. All rows use the same pairs: as many as the slowest row has time for,
     at least 64 (latency: 24)."""
@@ -1000,7 +1004,7 @@ class Benchmark(Section):
     """Measure all rows, round by round, until the 95 % interval of each row's p50 latency and throughput is no wider than this
     share of the value, or until `max_seconds`. None stops after `seconds`."""
     max_seconds: Seconds | None = None
-    """The maximum measuring time in seconds, per row and kind of measurement. None is three times `seconds`."""
+    """The maximum measuring time in seconds, per row and kind of measurement. None is three times `seconds`, or its part of the minute."""
     lengths: tuple[Count, ...] = (32, 64, 128, 256, 512)
     """Upper bounds, in tokens, of the length ranges for which latency is reported."""
     bootstrap: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -1014,6 +1018,19 @@ class Benchmark(Section):
     none, and the report says so."""
     baselines: dict[Name, Baseline] = Field(default_factory=_tfidf_alone)
     """Other scorers to compare with, by name. {} compares with none."""
+
+    def seconds_for(self, n_rows: int) -> tuple[float, float]:
+        """Return the seconds per row and kind of measurement: those that are always measured, and the most.
+
+        >>> Benchmark().seconds_for(10), Benchmark(interval=0.05).seconds_for(10), Benchmark(seconds=2).seconds_for(10)
+        ((1.2, 2.4), (10.0, 30.0), (2.0, 6.0))
+        """
+        if not {"seconds", "interval", "max_seconds"} & self.model_fields_set:
+            # three kinds, of which rounds are added of two
+            seconds = min(_DEFAULT_SECONDS, _SHARED_SECONDS / max(n_rows, 1) / 5)
+            return seconds, 2 * seconds
+        seconds = self.seconds or min(_DEFAULT_SECONDS, self.max_seconds or _DEFAULT_SECONDS)
+        return seconds, self.max_seconds or 3 * seconds
 
 
 class Card(Section):
@@ -1040,6 +1057,9 @@ class CascadeDial(Section):
     """The cascade equals the teacher if it loses less than this: the lower end of the interval of cascade − teacher, in
     the report's first metric, is above −margin (non-inferiority), after Holm's correction for all shares that are
     tried."""
+
+
+PLANNED_VOCABULARY = 32_000  # tokens of a fresh encoder, if plan.vocabulary is not set
 
 
 class Plan(Section):

@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 
 from distill.errors import BadInput
+from distill.models.files import ModelFiles
 from distill.wording import counted
 
-__all__ = ["check_choice", "check_count", "check_text_pairs", "check_texts", "check_vectors", "is_texts"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_text_pairs",
+    "check_texts",
+    "check_truncate",
+    "check_vectors",
+    "is_texts",
+]
 
 
 def check_texts(name: str, texts: Iterable[str], first_row: int = 0) -> list[str]:
@@ -51,6 +60,22 @@ def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[
         query_count, document_count = counted(len(query_texts), "query"), counted(len(document_texts), "document")
         raise BadInput(f"{query_count} and {document_count}; pairs are expected, one document a query")
     return query_texts, document_texts
+
+
+def check_truncate(files: ModelFiles, truncate: int | None, width: int | None) -> None:
+    """Check a number of dimensions to keep.
+
+    :param width: that of the whole embeddings; None where it is not known
+    :raises BadInput: if it is none of 1 to `width`, or the model gives no embeddings
+    """
+    if truncate is None:
+        return
+    if files.kind != "bi_encoder":
+        raise BadInput(f"truncate {truncate}: {files.folder} is a cross-encoder, which has no embeddings; leave it out")
+    if width is not None and not 1 <= truncate <= width:
+        raise BadInput(
+            f"truncate {truncate}: the embeddings of {files.folder} have {counted(width, 'number')}; ask for 1 to that many"
+        )
 
 
 def is_texts(values: Any) -> bool:

@@ -18,7 +18,8 @@ from distill.models.files import (
     read_model_files,
     read_sides,
 )
-from distill.runtime.arguments import check_choice, check_count
+from distill.progress import say_loading
+from distill.runtime.arguments import check_choice, check_count, check_truncate
 from distill.runtime.engines import Engine, open_graph
 from distill.runtime.fastest import faster_float, fastest_export
 from distill.runtime.own_tokenizer import own_tokenizer
@@ -102,7 +103,9 @@ def load(
     sides = read_sides(folder)
     if sides is not None:
         return PairedScorer(folder, *(_opened(folder, sides[side], opening) for side in ("query", "document")))
-    scorer = _opened(folder, read_model_files(folder), opening)
+    files = read_model_files(folder)
+    check_truncate(files, truncate, files.stated_width)  # before a library is imported that takes seconds
+    scorer = _opened(folder, files, opening)
     scorer.side = served_side(scorer.path)
     if scorer.precision == "int8" and scorer.runtime in GRAPHS:
         line = faster_float(scorer.path, opening.n_threads, mode)
@@ -140,6 +143,7 @@ def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -
     if runtime == "numpy":
         raise BadInput(f"{path} is no static model; {load_with(files.held_runtime)}")
     if runtime == "torch":
+        say_loading()
         from distill.runtime.engine_torch import open_torch
 
         return open_torch(files, opening.precision, opening.n_threads, opening.device)

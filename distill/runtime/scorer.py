@@ -33,9 +33,18 @@ from distill.models.files import (
 from distill.models.numpy_head import folder_leaves_prompt_out
 from distill.models.prompts import DOCUMENT_PROMPTS as _DOCUMENT_PROMPTS
 from distill.models.prompts import QUERY_PROMPTS as _QUERY_PROMPTS
-from distill.models.stored_calibration import StoredCalibration, read_calibration
+from distill.models.prompts import stored_prompt
+from distill.models.stored_calibration import StoredCalibration, required_calibration, required_threshold
 from distill.progress import OnProgress
-from distill.runtime.arguments import check_choice, check_count, check_text_pairs, check_texts, check_vectors, is_texts
+from distill.runtime.arguments import (
+    check_choice,
+    check_count,
+    check_text_pairs,
+    check_texts,
+    check_truncate,
+    check_vectors,
+    is_texts,
+)
 from distill.runtime.buckets import PaddedBatch, plan_batches
 from distill.runtime.engines import ANY_LENGTH, Engine
 from distill.runtime.kept_vectors import KeptVectors
@@ -71,13 +80,7 @@ class Scorer:
         tokenizer: Any = None,
     ) -> None:
         self.path, self.kind = files.folder, files.kind
-        if truncate is not None and (self.kind != "bi_encoder" or not 1 <= truncate <= engine.output_width):
-            limit = (
-                f"the embeddings of {self.path} have {counted(engine.output_width, 'number')}; ask for 1 to that many"
-                if self.kind == "bi_encoder"
-                else f"{self.path} is a cross-encoder, which has no embeddings; leave it out"
-            )
-            raise BadInput(f"truncate {truncate}: {limit}")
+        check_truncate(files, truncate, engine.output_width)
         self.truncate = truncate
         self.runtime, self.precision, self.device = engine.runtime, engine.precision, engine.device
         self.max_length = _checked_length(max_length, engine)
@@ -336,11 +339,7 @@ class Scorer:
 
         *Shape:* that of scores, bool
         """
-        threshold = self._stored_calibration().threshold
-        if threshold is None:
-            raise BadInput(
-                f"{self.path} carries no threshold; name one in the recipe (student.calibration.threshold) and run it again"
-            )
+        threshold = required_threshold(self.path, self._stored_calibration())
         decided: np.ndarray = np.asarray(scores, dtype=np.float64) >= threshold
         return decided
 
@@ -350,12 +349,7 @@ class Scorer:
                 raise BadInput(
                     f"{self.path} is opened with truncate {self.truncate}; its calibration is for whole embeddings: leave truncate out"
                 )
-            self._calibration = read_calibration(self.path, self.kind)
-        if self._calibration is None:
-            raise BadInput(
-                f"{self.path} carries no calibration, so its scores are no probabilities: it was switched off, or fewer than 50 labelled "
-                "validation pairs were there to fit it (raise data.validation_share and run its recipe again); or use unit scores"
-            )
+            self._calibration = required_calibration(self.path, self.kind)
         return self._calibration
 
     def _cosines(
@@ -439,9 +433,7 @@ class Scorer:
 
     def _prompt(self, name: str | None) -> str:
         name, prompts = name or self._files.default_prompt_name, self._files.prompts
-        if name is not None and (not isinstance(name, str) or name not in prompts):
-            raise BadInput(f"{self.path} stores no prompt named {name}; stored: {', '.join(prompts) or 'none'}")
-        return "" if name is None else prompts[name]
+        return "" if name is None else stored_prompt(prompts, name, self.path)
 
     def _task_prompt(self, *names: str) -> str:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))

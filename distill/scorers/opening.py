@@ -14,6 +14,7 @@ import numpy as np
 from distill.errors import BadInput
 from distill.files.artefact import INNER_MODEL, check_model_folder
 from distill.files.trust import check_files, read_json
+from distill.models.stored_calibration import required_calibration, required_threshold
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.endpoint import Endpoint
 from distill.recipe.schema import LateInteractionTeacher, M3Teacher, Paragraphs, Remote, TfIdf, TokenTeacher
@@ -30,6 +31,7 @@ from distill.scorers.token_scorer import open_token_scorer, read_token_settings
 
 __all__ = [
     "ResultColumns",
+    "check_calibration",
     "check_local_scorers",
     "check_scorer_folder",
     "model_folder",
@@ -106,6 +108,18 @@ def result_columns(model: str | Path, scorer: PairScorer, *, calibrated: bool, d
     for _, compute in columns.values():
         compute(np.zeros(0))
     return columns
+
+
+def check_calibration(folder: Path, *, decide: bool) -> None:
+    """Check before a model is opened that its folder carries a calibration.
+
+    :param decide: whether a threshold is needed, too
+    :raises BadInput: if it does not
+    """
+    if (folder / "modules.json").is_file():  # a baseline and a folder of exports are opened first, which is quick
+        stored = required_calibration(folder, check_model_folder(folder))
+        if decide:
+            required_threshold(folder, stored)
 
 
 def _open_token_scorer(folder: Path, **arguments: Unpack[LoadArguments]) -> PairScorer:

@@ -17,15 +17,22 @@ from distill.errors import BadInput
 from distill.files.trust import check_source, load_auto
 from distill.models.backbone import fresh_backbone, resolve_name
 from distill.models.modeling import build_model, loading, quiet, tokenizer_of, transformer_of
-from distill.recipe.schema import Backbone, FreshBackbone, Student, TeacherBackbone, Trim, Vocabulary, Width
+from distill.recipe.schema import (
+    PLANNED_VOCABULARY,
+    Backbone,
+    FreshBackbone,
+    Student,
+    TeacherBackbone,
+    Trim,
+    Vocabulary,
+    Width,
+)
 from distill.run import Run
 from students.cut.importance import pair_batches
 from students.cut.width import narrow
 from students.vocabulary.corpus import change_vocabulary, factorise, student_corpus
 
 __all__ = ["Base", "base_of", "cut_bases", "fresh_bases"]
-
-_VOCABULARY = (32000,)  # tokens, if plan.vocabulary is not set
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Base:
 def fresh_bases(run: Run, texts: Sequence[str], max_length: int) -> list[Base]:
     """Return a fresh encoder for each vocabulary of the plan; a vocabulary may stay smaller if the texts are few."""
     plan, bases = run.recipe.plan, []
-    for size in plan.vocabulary or _VOCABULARY:
+    for size in plan.vocabulary or (PLANNED_VOCABULARY,):
         settings = FreshBackbone(
             tokenizer="unigram" if plan.family == "xlm-roberta" else "wordpiece",
             vocabulary=size,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.progress import progress
 from students.export.weights import constant_of
 
 __all__ = [
@@ -110,11 +111,13 @@ def round_layers(
     if len(layers) < n_products:
         log.info("%d of %d matrix products keep weights of the nearest step", n_products - len(layers), n_products)
     greatest = SAFE_CODE if overflow_safe else 127
-    for names in _groups({layer.reads: len(layer.weights) for layer in layers}):
-        grams = _gram_matrices(names, run(names))
-        for layer in layers:
-            if layer.reads in grams:
-                put(layer, round_to_outputs(layer.weights, layer.scale, grams[layer.reads], greatest))
+    with progress("rounding weights", len(layers)) as report:
+        for names in _groups({layer.reads: len(layer.weights) for layer in layers}):
+            grams = _gram_matrices(names, run(names), lambda: report(0, "reading calibration inputs"))
+            for layer in layers:
+                if layer.reads in grams:
+                    put(layer, round_to_outputs(layer.weights, layer.scale, grams[layer.reads], greatest))
+                    report(1)
 
 
 def _groups(widths: Mapping[str, int]) -> Iterator[list[str]]:
@@ -138,13 +141,16 @@ def _groups(widths: Mapping[str, int]) -> Iterator[list[str]]:
         yield group
 
 
-def _gram_matrices(names: Sequence[str], results: Iterable[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+def _gram_matrices(
+    names: Sequence[str], results: Iterable[Sequence[np.ndarray]], on_input: Callable[[], None]
+) -> dict[str, np.ndarray]:
     """Return XᵀX of each named input over all tokens. *Shape:* (n_in, n_in) each, float64."""
     grams: dict[str, np.ndarray] = {}
     for arrays in results:
         for name, values in zip(names, arrays, strict=True):
             rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
             grams[name] = grams[name] + rows.T @ rows if name in grams else rows.T @ rows
+        on_input()
     return grams
 
 

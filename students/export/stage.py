@@ -231,6 +231,7 @@ def export_model(
     kind = check_model_folder(source)
     check_output_folder(target, inputs=[source], ours=[CARD], overwrite=overwrite)
     _check_arguments(format, precision, held_back, calibration, n_calibration, smooth_quant_alpha)
+    log.info("%s: writing a graph in %s and comparing it with torch", target, precision)
     reference = runtime.load(source, runtime="torch", precision="fp32", n_threads=n_threads, device="cpu")
     reference.side = None  # for an asymmetric student, pairs of its own side's texts are compared
     limits = DEFAULT_THRESHOLDS[precision] if thresholds is None else thresholds

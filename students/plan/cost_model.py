@@ -68,7 +68,8 @@ class Shape:
 
     def __str__(self) -> str:
         layers = f"{self.layers} layer{'s' * (self.layers > 1)}"
-        return f"{layers} × {self.width}, feed-forward {self.feed_forward}, {self.vocabulary:,} pieces"
+        pieces = f", {self.vocabulary:,} pieces" if self.vocabulary else ""  # 0 before the vocabulary is known
+        return f"{layers} × {self.width}, feed-forward {self.feed_forward}{pieces}"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ from students.plan.cost_model import (
     held_out_errors,
     nearest,
 )
+from students.plan.floor import check_plan, length_of, refuse_impossible
 from students.plan.ledger import Ledger
 from students.plan.measuring import cost_row, measure_folders, texts_of_length
 from students.plan.picture import draw_plan
-from students.plan.shapes import Candidates, length_of
+from students.plan.shapes import Candidates
 
 __all__ = ["MARGIN", "Fastest", "check_model", "choose_shapes", "fastest_precision", "make_plan"]
 
@@ -96,7 +97,7 @@ def make_plan(recipe: Recipe, folder: Path) -> None:
 
     :raises JobFailed: if no shape meets the budget; the message names the nearest shape
     """
-    _check_threads(recipe)
+    check_plan(recipe, folder)
     run = Run(recipe)
     with run.lock(), _place(folder) as work:
         candidates = Candidates(run, work)
@@ -120,19 +121,13 @@ def _place(folder: Path) -> Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield work
-    except BadInput:
+    except (BadInput, JobFailed):
         if work in new:  # otherwise it holds models built by an earlier plan that was interrupted
             shutil.rmtree(work, ignore_errors=True)
         if folder in new:
             with suppress(OSError):  # the folder is not empty: it holds measurements
                 folder.rmdir()
         raise
-
-
-def _check_threads(recipe: Recipe) -> None:
-    n_threads, n_cpus = recipe.plan.threads, usable_cpus()
-    if n_threads is not None and n_threads > n_cpus:
-        raise BadInput(f"plan.threads: {n_threads}, this process may use {n_cpus}; plan on the machine that will serve")
 
 
 def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
@@ -153,6 +148,8 @@ def _nothing_fits(result: Mapping[str, Any], budget: CostLimits) -> str:
 
 def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[str, Any]:
     plan, shapes, recipe = candidates.plan, candidates.shapes(), candidates.run.recipe
+    if not ledger.phases:  # else measurements tell more
+        refuse_impossible(shapes, plan)
     if len(shapes) > plan.measured:
         scouts = _scouts(shapes)
         ledger.measure("scouts", scouts, seconds=min(_SCOUT_SECONDS, plan.seconds))
@@ -164,8 +161,12 @@ def _search(candidates: Candidates, ledger: Ledger, budget: CostLimits) -> dict[
                 if measurement.shape in scouts
             ]
         )
-        chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, recipe.seed)
-        log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
+        if _is_hopeless(shapes, ledger.rows("scouts", precision=fastest.precision), budget):
+            chosen = scouts[:1]
+            log.warning("the smallest shape is over the budget by far: no other one is measured")
+        else:
+            chosen = choose_shapes(shapes, scouts, rough, budget, plan.measured, recipe.seed)
+            log.info("%d of %d shapes, around the budget, are measured in turns", len(chosen), len(shapes))
     else:
         chosen = shapes
     ledger.measure("measured", chosen, seconds=plan.seconds)
@@ -184,6 +185,22 @@ def _scouts(shapes: Sequence[Shape]) -> list[Shape]:
     )
     places = {round(share * (len(shallow) - 1)) for share in (0.0, 0.3, 0.6)}
     return [shallow[place] for place in sorted(places)][:_N_SCOUTS]
+
+
+def _is_hopeless(shapes: Sequence[Shape], scouts: Sequence[Measurement], budget: CostLimits) -> bool:
+    """Tell whether the shape that is smallest in every number is over the budget by more than a measurement varies.
+
+    Half of its calls take longer than the limit of the p95, then, or its folder is larger.
+    """
+    for row in scouts:
+        costs = {"p95_ms": row.p50_ms / MARGIN, "size_mb": row.size_mb}
+        if all(_is_within(row.shape, shape) for shape in shapes) and not budget.fits(costs):
+            return True
+    return False
+
+
+def _is_within(shape: Shape, other: Shape) -> bool:
+    return all(mine <= theirs for mine, theirs in zip(astuple(shape), astuple(other), strict=True))
 
 
 def choose_shapes(
@@ -365,7 +382,6 @@ def check_model(recipe: Recipe, model: Path) -> dict[str, Any]:
     """
     from distill.runtime.opening import load
 
-    _check_threads(recipe)
     plan, run = recipe.plan, Run(recipe)
     length = length_of(run)
     scorer = load(model, runtime="openvino", n_threads=plan.threads, max_length=length)

@@ -17,7 +17,7 @@ from typing import Any
 from distill.errors import BadInput
 from distill.files.artefact import content_hash
 from distill.models.modeling import bi_encoder, build_model, prepared, quiet, save_model
-from distill.recipe.schema import FreshBackbone, LayerChoice, Plan, TeacherBackbone
+from distill.recipe.schema import LayerChoice, TeacherBackbone
 from distill.run import Run
 from distill.scorers.black_box import open_asked
 from students.cut.bases import Base, base_of, cut_bases, fresh_bases
@@ -26,42 +26,17 @@ from students.cut.structure import can_be_read
 from students.export.gate import Thresholds
 from students.export.stage import export_openvino
 from students.plan.cost_model import PRECISIONS, Shape
+from students.plan.floor import cut_backbone, fresh_shapes, length_of
+from students.plan.floor import heads_of as heads_of  # it was defined here
 from students.plan.measuring import texts_of_length
 
-__all__ = ["Candidates", "cut_backbone", "fresh_shapes", "heads_of", "kept_layers", "length_of", "shaped"]
+__all__ = ["Candidates", "kept_layers", "shaped"]
 
 log = logging.getLogger(__name__)
-_WIDTHS = (128, 192, 256, 320, 384, 448, 512, 640, 768)  # if plan.widths is not set
-_LAYERS = (2, 3, 4, 5, 6, 8, 10, 12)  # if plan.layers is not set
-_FEED_FORWARD = (2.0, 4.0)  # times the width, if plan.feed_forward is not set
-_LENGTH = 256  # largest number of tokens that a plan measures with, if plan.length is not set
 _CUT_KEPT = {"vocabulary", "width", "embedding_rank"}
 _KEPT = {"pooling", "head", "dimensions", "prompts", "asymmetric", "control"}
 _STARTS_WITH_ITS_FIRST = {"modernbert"}  # model types whose first layer lacks a norm that the others have
 _CALIBRATION_WORDS = 8  # the shortest calibration is enough: quantization ranges do not affect speed
-
-
-def heads_of(width: int) -> int:
-    """Return the number of attention heads of a fresh encoder: of size 64 if that divides the width, else 32, else 16.
-
-    >>> heads_of(384), heads_of(160), heads_of(48)
-    (6, 5, 3)
-    """
-    size = next((size for size in (64, 32, 16) if width % size == 0), None)
-    if size is None:
-        raise BadInput(f"plan.widths: {width} is no multiple of 16; attention heads need one")
-    return width // size
-
-
-def fresh_shapes(plan: Plan, vocabularies: Sequence[int], length: int) -> list[Shape]:
-    """Return every shape of a fresh encoder that the plan allows."""
-    return [
-        Shape(layers, width, round(ratio * width), heads_of(width), vocabulary, length)
-        for vocabulary in vocabularies
-        for layers in plan.layers or _LAYERS
-        for width in plan.widths or _WIDTHS
-        for ratio in plan.feed_forward or _FEED_FORWARD
-    ]
 
 
 def kept_layers(config: Any, n_layers: int, n_kept: int) -> tuple[int, ...]:
@@ -74,21 +49,6 @@ def kept_layers(config: Any, n_layers: int, n_kept: int) -> tuple[int, ...]:
     if n_kept == 1 and config.model_type in _STARTS_WITH_ITS_FIRST:
         return (0,)
     return layers_by_rule(LayerChoice(spread=n_kept), n_layers)
-
-
-def cut_backbone(run: Run) -> str | TeacherBackbone | None:
-    """Return the encoder that the plan cuts: a teacher or a named encoder; None for fresh encoders."""
-    plan, student = run.recipe.plan, run.recipe.student
-    if plan.teacher is not None:
-        return TeacherBackbone(teacher=plan.teacher)
-    return None if student is None or isinstance(student.backbone, FreshBackbone) else student.backbone
-
-
-def length_of(run: Run) -> int:
-    """Return the number of tokens that a plan measures with."""
-    plan, student = run.recipe.plan, run.recipe.student
-    longest = _LENGTH if student is None else min(_LENGTH, student.max_length)
-    return longest if plan.length is None else plan.length
 
 
 class Candidates:

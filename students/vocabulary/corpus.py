@@ -104,6 +104,7 @@ def read_corpus(texts: Sequence[Unlabelled], *, without: Collection[str] = (), s
 def change_vocabulary(model: Any, vocabulary: Vocabulary, corpus: Corpus, *, seed: int) -> dict[str, Any]:
     """Trim, replace or extend the vocabulary of a sentence-transformers model, in place; return the report."""
     transformer, tokenizer = transformer_of(model), tokenizer_of(model)
+    log.info("vocabulary: tokenizing the corpus for another vocabulary than the %s tokens", f"{len(tokenizer):,}")
     if vocabulary.trim is not None:
         new_tokenizer, trimmed = trim_vocabulary(
             transformer, tokenizer, corpus.sources, coverage=vocabulary.trim.coverage, size=vocabulary.trim.size

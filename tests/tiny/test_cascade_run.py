@@ -75,6 +75,13 @@ def test_share_is_chosen_on_validation_and_reported_on_evaluation(finished):
     assert f"{len(validation['positions'])} shares tested, Holm" in dial["verdict"]
 
 
+def test_another_measurement_makes_another_cascade(finished, capsys):
+    recipe, _ = finished
+    assert main(["cascade", str(recipe), "benchmark.lengths=[64]"]) == 0  # no cost depends on it
+    assert main(["cascade", str(recipe), "benchmark.threads=1"]) == 2
+    assert "was made from something else (benchmark.threads: None → 1)" in capsys.readouterr().err
+
+
 def scored(run, pairs, seed, noise):
     """A teacher that mostly knows the label, and a student that is as good but for noise. *Shape:* (n_pairs,)."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import yaml
@@ -176,7 +177,8 @@ def test_check_refuses_what_costs_more_than_its_budget(bert_cross, tmp_path, mon
     }
     monkeypatch.setattr(planner, "measure_folders", lambda *_, **__: [result])
     scorer = opening.load(bert_cross)
+    model = shutil.copytree(bert_cross, tmp_path / "model")
     monkeypatch.setattr(opening, "load", lambda *_, **__: scorer)
     for limit, code in ((1.3, 0), (1.1, 0), (1.0, 1)):  # within the margin of a second measurement, or not
-        assert main(["plan", str(path), "--budget-p95-ms", str(limit), "--check", "model"]) == code
-    assert "error: model costs 1.20 times its budget; 1.1 is allowed" in capsys.readouterr().err
+        assert main(["plan", str(path), "--budget-p95-ms", str(limit), "--check", str(model)]) == code
+    assert "model costs 1.20 times its budget; 1.1 is allowed" in capsys.readouterr().err

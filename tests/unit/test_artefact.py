@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +15,13 @@ from distill.files.artefact import (
     content_hash,
     new_folder,
     read_card,
+    restore,
+    restore_below,
     revision,
     write_card,
     write_json,
 )
+from distill.files.outputs import check_output_folder
 
 
 def names(folder):
@@ -79,6 +84,74 @@ class TestNewFolder:
         with new_folder(tmp_path / "model"):
             pass
         assert names(tmp_path) == sorted([alive.name, other.name, "model"])
+
+
+class TestRestore:
+    """A replacement is two renames; a process may be killed before, between and after them."""
+
+    @pytest.fixture(params=[0, 1, 2, 3])
+    def killed(self, request, tmp_path, monkeypatch):
+        """A folder whose replacement was killed after so many renames."""
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "modules.json").write_text("old")
+        renamed, rename = [], Path.rename
+
+        def until_killed(path, to):
+            if len(renamed) == request.param:
+                raise KeyboardInterrupt  # no handler of an error may tidy up
+            renamed.append(path)
+            return rename(path, to)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", until_killed)
+            patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+            patched.setattr("distill.files.artefact.os.getpid", lambda: 999_999_999)
+            with suppress(KeyboardInterrupt), new_folder(tmp_path / "model") as folder:
+                (folder / "modules.json").write_text("new")
+        return tmp_path, "old" if request.param < 2 else "new"
+
+    @pytest.mark.parametrize("way", ["read", "write", "check", "run"])
+    def test_the_next_command_finds_the_old_folder_or_the_new_one(self, killed, way):
+        place, expected = killed
+        if way == "read":
+            with pytest.raises(BadInput, match="model"):  # no whole model, but found
+                check_model_folder(place / "model")
+        elif way == "check":
+            with pytest.raises(BadInput, match="holds an earlier result"):
+                check_output_folder(place / "model", ours=["modules.json"])
+        elif way == "run":
+            restore_below(place.parent)
+        else:
+            with pytest.raises(RuntimeError), new_folder(place / "model"):
+                raise RuntimeError
+            assert names(place) == ["model"]
+        assert (place / "model" / "modules.json").read_text() == expected
+
+    def test_what_another_container_writes_is_left_alone_for_a_day(self, tmp_path):
+        fresh, stale = (tmp_path / f".model.999999999-1-{place}.tmp" for place in ("0" * 8, "1" * 8))
+        for folder in (fresh, stale):
+            folder.mkdir()
+        os.utime(stale, (0, 0))
+        with new_folder(tmp_path / "model"):
+            pass
+        assert names(tmp_path) == [fresh.name, "model"]
+
+    def test_a_folder_that_comes_back_meanwhile_is_replaced(self, tmp_path, monkeypatch):
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "old").touch()
+        rename = Path.rename
+
+        def interrupted(path, to):
+            done = rename(path, to)
+            if path == tmp_path / "model":
+                monkeypatch.setattr(Path, "rename", rename)
+                restore(path)  # by another process
+            return done
+
+        monkeypatch.setattr(Path, "rename", interrupted)
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "new").touch()
+        assert names(tmp_path / "model") == ["new"] and names(tmp_path) == ["model"]
 
 
 class TestHashes:

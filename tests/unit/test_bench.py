@@ -3,15 +3,18 @@
 import json
 import mmap
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from distill.data.pairs import Pairs
 from distill.errors import BadInput, GateFailed
-from distill.evaluation.benchmark import BenchmarkEntry
-from distill.evaluation.compare_folders import _first_score, _names, check_against, check_earlier
+from distill.evaluation.benchmark import BenchmarkEntry, score_row
+from distill.evaluation.compare_folders import _first_score
+from distill.evaluation.earlier_report import check_against, check_earlier, folder_names
 from distill.evaluation.load import batch_grid, memory_growth, open_loop, saturated_pairs_per_s
+from tests.conftest import make_run
 
 
 class Clock:
@@ -216,6 +219,26 @@ def test_what_is_no_report_is_refused(tmp_path, text):
         check_against(report(tmp_path / "new.json", a=(1, 1, 1)), tmp_path / "old.json", **LIMITS)
 
 
+def test_overwrite_scores_each_model_once(tmp_path, monkeypatch):
+    opened = []
+
+    def scorer(run, row):
+        opened.append(row.name)
+        return SimpleNamespace(
+            kind="bi_encoder", score=lambda *_, **__: np.zeros(2), unit=lambda scores: scores, n_parameters=1
+        )
+
+    monkeypatch.setattr("distill.evaluation.benchmark._opened", scorer)
+    pairs = Pairs(["a", "b"], ["c", "d"], np.array([1.0, 0.0]))
+    row = BenchmarkEntry("trial", "control", tmp_path / "trial", "torch", "fp32", 64)
+    run = make_run(tmp_path / "run", overwrite=True)
+    for view in (run, run.for_teachers, run):  # a control compares its best trial with each of the others
+        assert len(score_row(view, row, pairs).scores) == 2
+    assert opened == ["trial"]
+    score_row(make_run(tmp_path / "run", overwrite=True), row, pairs)  # what an earlier process stored is made again
+    assert opened == ["trial", "trial"]
+
+
 def test_texts_of_the_first_score_are_no_arguments_of_a_process(tmp_path, monkeypatch):
     asked = []
 
@@ -235,7 +258,7 @@ def test_texts_of_the_first_score_are_no_arguments_of_a_process(tmp_path, monkey
 
 def test_names_tell_folders_apart(tmp_path):
     folders = [tmp_path / "one" / "int8", tmp_path / "two" / "int8"]
-    assert _names(folders) == ["one/int8", "two/int8"]
-    assert _names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
+    assert folder_names(folders) == ["one/int8", "two/int8"]
+    assert folder_names([tmp_path / "x", tmp_path / "y"]) == ["x", "y"]
     with pytest.raises(BadInput, match="given twice"):
-        _names([tmp_path / "x", tmp_path / "one" / ".." / "x"])
+        folder_names([tmp_path / "x", tmp_path / "one" / ".." / "x"])

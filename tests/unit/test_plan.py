@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed
 from distill.recipe.planning import load_plan
 from distill.recipe.reading import load_recipe
 from distill.recipe.schema import Plan, Recipe
@@ -22,11 +22,12 @@ from students.plan.cost_model import (
     held_out_errors,
     nearest,
 )
+from students.plan.floor import check_plan, fresh_shapes, heads_of
 from students.plan.ledger import Ledger
 from students.plan.measuring import texts_of_length
 from students.plan.picture import frontier
 from students.plan.search_shapes import _nothing_fits, _search, choose_shapes
-from students.plan.shapes import Candidates, fresh_shapes, heads_of, kept_layers, shaped
+from students.plan.shapes import Candidates, kept_layers, shaped
 from tests.conftest import BACKBONE, BI_TEACHER, make_run, tiny_recipe, write_recipe
 
 SMALL = Plan(widths=(128, 256, 384), layers=(1, 2, 4, 6), feed_forward=(2, 4))
@@ -350,6 +351,26 @@ def searched(tmp_path, monkeypatch):
         return _search(candidates, Ledger(tmp_path / "measurements.json", candidates), CostLimits(p95_ms, size_mb))
 
     return search
+
+
+def test_a_budget_that_arithmetic_refuses_builds_nothing(tmp_path):
+    recipe, folder = load_plan(None, ["output_dir=" + str(tmp_path)], {"budget_mb": 4.0}, tmp_path / "plan")
+    with pytest.raises(
+        JobFailed, match=r"no shape meets size ≤ 4 MB in int8 or fp32; nearest: 2 layers × 128.* 4\.\d+ MB"
+    ):
+        check_plan(recipe, folder)  # 32,000 pieces × 128 are 4.1 MB of bytes
+    recipe, folder = load_plan(None, ["output_dir=" + str(tmp_path)], {"budget_mb": 5.0}, tmp_path / "plan")
+    check_plan(recipe, folder)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_far_below_the_smallest_shape_measures_no_other_one(searched):
+    meter = Meter()
+    result = searched(meter, p95_ms=0.1)
+    assert meter.calls == [2 * 3, 2] and result["yaml"] is None
+    assert _nothing_fits(result, CostLimits(0.1, None)).startswith(
+        "no shape meets p95 ≤ 0.1 ms in int8; nearest: 1 layer"
+    )
 
 
 def test_search_measures_few_and_proposes_what_was_measured(searched):

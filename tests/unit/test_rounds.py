@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distill.metrics.rounds import Rounds, Until, interval_of_median
+from distill.recipe.schema import Benchmark, Recipe
 
 
 def answer(latency, throughput=(100.0,), seconds=1.0):
@@ -63,3 +64,15 @@ def test_no_interval_asks_for_no_round():
 @pytest.mark.parametrize(("number", "order"), [(0, [0, 1, 2]), (1, [1, 2, 0]), (3, [0, 1, 2])])
 def test_nobody_is_always_first(number, order):
     assert Rounds(3, Until(), number=number).order == order
+
+
+def test_rows_share_a_minute_unless_a_time_or_an_interval_is_stated():
+    for n_rows in (1, 3, 14):
+        seconds, most = Benchmark().seconds_for(n_rows)
+        assert n_rows * (seconds + 2 * most) <= 60 + 1e-9  # by length; latency and throughput until the interval
+        assert most == 2 * seconds and seconds <= 10
+    assert Benchmark(interval=0.1).seconds_for(14) == (10, 30)  # as before there was a minute
+    assert Benchmark(seconds=4).seconds_for(14) == (4, 12)
+    assert Benchmark(max_seconds=5).seconds_for(14) == (5, 5)
+    (stage,) = Recipe(name="x", data={"train": "bundled"}, benchmark={"interval": 0.1}).in_stages
+    assert stage.benchmark.seconds_for(14) == (10, 30)
