@@ -396,13 +396,22 @@ def _numbers(report: ParityReport) -> dict[str, Any]:
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
     """Find the layers that have to stay in float; the folder then has the returned attempt."""
-    errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.quantization.sample)
     attempt: _Attempt | None = None
 
     def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
         nonlocal attempt
         attempt = writer.attempt(smooth_quant_alpha=alpha, keep_float=keep)
         return attempt.report
+
+    def errors(alpha: float) -> dict[str, float]:
+        transformer = transformer_of(load_model(writer.weights)).eval()
+        return layer_errors(
+            transformer,
+            writer.quantization.sample,
+            alpha=alpha,
+            smooths_all=writer.format == "openvino",
+            nearest=writer.weights != writer.source,
+        )
 
     best, trials = fewest_float_layers(judged, errors, limits)
     if attempt is None or best is not trials[-1]:  # the folder has the last trial
