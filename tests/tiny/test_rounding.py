@@ -109,3 +109,26 @@ def test_weights_that_products_share_are_one_weight_in_onnx(tmp_path, caplog):
     read = {unpacked.get(node.input[1]) for node in written.node if node.op_type == "MatMul"}
     assert len(read) == 1 and None not in read
     assert "2 of 2 matrix products keep weights of the nearest step" in caplog.text
+
+
+def test_what_is_reshaped_after_it_was_rounded_is_an_int8_product(tmp_path):
+    """So are attention outputs of ALBERT: their codes were neither rounded anew, nor counted, nor looked at by `greatest_code`."""
+    import openvino
+    from openvino import opset13 as ops
+
+    inputs, weights = correlated_inputs(n_in=8).astype(np.float32), RNG.normal(size=(8, 5)).astype(np.float32)
+    scale = np.abs(weights).max(axis=0) / 64
+    nearest = np.rint(weights / scale).astype(np.int8)
+    x = ops.parameter([1, -1, 2, 4], np.float32, name="x")
+    low, high = inputs.min(), inputs.max()
+    read = ops.reshape(ops.fake_quantize(x, low, high, low, high, 256), np.array([1, -1, 8]), special_zero=False)
+    unpacked = ops.multiply(ops.convert(ops.constant(nearest.T), "f32"), ops.constant(scale[:, None]))
+    graph = openvino.Model([ops.matmul(read, unpacked, False, True, name="product")], [x], "reshaped")
+    graph.inputs[0].get_tensor().set_names({"x"})
+    round_graph(graph, {"product": weights}, [{"x": inputs.reshape(1, -1, 2, 4)}], overflow_safe=True)
+    codes = next(node for node in graph.get_ops() if node.get_element_type().get_type_name() == "i8").data.T
+    errors = [float(((inputs @ (given * scale - weights)) ** 2).sum()) for given in (codes, nearest)]
+    assert errors[0] < errors[1]
+    (tmp_path / "openvino").mkdir()
+    openvino.save_model(graph, tmp_path / "openvino/openvino_model.xml", compress_to_fp16=False)
+    assert greatest_code(tmp_path, "openvino") == np.abs(codes).max()
