@@ -566,10 +566,13 @@ class PairedScorer(Scorer):
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield the embeddings of `chunk_size` texts at a time, of the side that `prompt_name` names."""
+        start = 0
         for chunk in _chunks(texts, chunk_size):
+            checked = check_texts("texts", chunk, start)
             yield self.encode(
-                chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+                checked, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
+            start += len(chunk)
 
     def cut_line(self) -> str | None:
         """Return what both models say of cut texts, or None."""
