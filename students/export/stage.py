@@ -32,7 +32,7 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed, MatchDistillError, is_full_disk
 from distill.files.artefact import (
     CARD,
     Artefact,
@@ -315,10 +315,20 @@ class _Writer:
         self.folder.mkdir()
         copy_without_weights(self.weights, self.folder)
         stored = dict[str, int]()
-        if self.format == "openvino":
-            kept, stored = write_openvino_graph(self.weights, self.folder, quantization)
-        else:
-            kept = write_onnx_graph(self.weights, self.folder, quantization)
+        try:
+            if self.format == "openvino":
+                kept, stored = write_openvino_graph(self.weights, self.folder, quantization)
+            else:
+                kept = write_onnx_graph(self.weights, self.folder, quantization)
+        except Exception as error:  # a quantizer raises whatever it likes, about NaN in a layer's inputs for one
+            if isinstance(error, MatchDistillError | OSError | MemoryError) or is_full_disk(error):
+                raise
+            log.debug("%s", self.weights, exc_info=error)
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise JobFailed(
+                f"{self.weights} cannot be written in {quantization.precision} in {self.format}: {reason}; take another "
+                "precision or format"
+            ) from None
         exported = runtime.load(self.folder, runtime=self.format, n_threads=self.n_threads)
         if self.format == "onnx":
             write_tokenizer(self.weights, self.folder, max_length=exported.max_length)
