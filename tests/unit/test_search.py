@@ -67,6 +67,10 @@ def test_where_nothing_holds_the_closest_is_given():
     assert [len(trial.keep_float) for trial in trials] == [0, 1, 2, 4, 8]
 
 
+def test_a_rank_agreement_of_zero_is_closer_than_a_negative_one():
+    assert report(0.0).closeness > report(-0.5).closeness > report(None).closeness
+
+
 def test_int4_gives_way_to_int8_until_the_gate_holds():
     def export(share):
         return SimpleNamespace(share=share, report=report(1 - share / 50))
