@@ -226,6 +226,7 @@ def export_model(
     :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
     :raises BadInput: if the source is not a complete torch folder, the calibration that a precision needs is missing,
         or the target is an input, is in a model folder, or is not empty.
+    :raises JobFailed: if the graph cannot be traced or quantized
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
