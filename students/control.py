@@ -318,8 +318,13 @@ def _is_worse(run: Run, one: Path, other: Path) -> bool:
     pairs = run.split.validation.labelled()
     columns = [ScoredColumns.checked(_scores(run, folder, pairs), **pairs.metric_columns) for folder in (one, other)]
     metric = primary_metric(defined_metrics(columns[1]), pairs.labels)
-    is_constant = metric not in defined_metrics(columns[0])
-    return from_first_process(is_constant or paired_difference(metric, *columns, seed=run.recipe.seed).high < 0)
+    if metric not in defined_metrics(columns[0]):  # constant
+        return from_first_process(True)
+    try:
+        difference = paired_difference(metric, *columns, seed=run.recipe.seed)
+    except BadInput:  # not defined on half of the resamples, such as those of two queries: nothing is shown
+        return from_first_process(False)
+    return from_first_process(difference.high < 0)
 
 
 def _scores(run: Run, folder: Path, pairs: Pairs) -> np.ndarray:

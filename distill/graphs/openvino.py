@@ -127,7 +127,7 @@ def _converted(module: "GraphModule") -> Any:
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
     graph.validate_nodes_and_infer_types()
-    return graph
+    return graph.clone()  # without what the conversion has discarded, which NNCF follows from shared constants
 
 
 def _check(module: "GraphModule", graph: Any) -> None:

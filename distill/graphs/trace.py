@@ -200,6 +200,8 @@ def check_graph(
             if values.shape != wanted.shape:
                 raise JobFailed(f"{what} of {module.path}: {name} is {values.shape}, torch's {wanted.shape}")
             real_tokens = features["attention_mask"].astype(bool) if wanted.ndim == 3 else slice(None)
+            if not np.isfinite(wanted[real_tokens]).all():
+                raise JobFailed(f"torch itself computes NaN or infinity ({name}); train {module.path} again or copy it")
             gap = float(np.abs(values[real_tokens] - wanted[real_tokens]).max())
             limit = TOLERANCE * max(1.0, float(np.abs(wanted[real_tokens]).max()))
             if not gap <= limit:  # a NaN too

@@ -878,7 +878,7 @@ class Export(Section):
     min_top_k_overlap: float | None = None
     """Gate: the least mean share of a query's best documents that export and torch have in common."""
     max_metric_drop: float | None = None
-    """Gate: the largest accepted drop of the metric on the validation labels."""
+    """Gate: the largest accepted drop of the metric on the validation labels; it counts if its whole 95 % interval is below zero."""
 
     @model_validator(mode="after")
     def _patterns(self) -> "Export":

@@ -21,6 +21,7 @@ from distill.errors import BadInput, loading
 from distill.models.files import ModelFiles, Runtime, check_ids, length_limit
 from distill.models.generative import check_generative, default_prompt
 from distill.progress import OnProgress
+from distill.runtime.arguments import check_count, check_text_pairs
 from distill.runtime.buckets import PaddedBatch
 from distill.runtime.engine_torch import batch_tokens_on, check_process, place
 from distill.runtime.scorer import Scorer, reporter
@@ -107,7 +108,8 @@ class GenerativeScorer(Scorer):
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each pair, those of the template included. *Shape:* (n_pairs,)."""
-        pairs, counts = list(zip(queries, documents, strict=True)), [np.zeros(0, dtype=np.int64)]
+        pairs = list(zip(*check_text_pairs(queries, documents), strict=True))
+        counts = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             mask = self._engine.features(pairs[start : start + _PAIRS_AT_ONCE])["attention_mask"]
             counts.append(mask.sum(1).numpy())
@@ -118,7 +120,8 @@ class GenerativeScorer(Scorer):
     ) -> np.ndarray:
         check_process(self._engine)
         pairs = list(zip(queries, documents, strict=True))
-        budget, out = batch_tokens or self._engine.batch_tokens, np.empty(len(pairs), dtype=np.float32)
+        wanted = check_count("batch_tokens", batch_tokens, none="the measured best of the runtime")
+        budget, out = wanted or self._engine.batch_tokens, np.empty(len(pairs), dtype=np.float32)
         with self._lock, reporter(progress, "scoring", len(pairs)) as report:
             for rows in self._planned(pairs, budget):
                 out[rows] = self._engine.score([pairs[row] for row in rows])

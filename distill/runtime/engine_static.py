@@ -145,4 +145,10 @@ def _token_vectors(files: ModelFiles, tensors: Mapping[str, np.ndarray]) -> Toke
         return TokenVectors(tensors["embedding.weight"])
     if "embeddings" not in tensors:
         raise BadInput(f"{files.folder} holds no token vectors (embedding.weight or embeddings); build it again")
-    return TokenVectors(tensors["embeddings"], tensors.get("weights"), tensors.get("mapping"))
+    table, rows = tensors["embeddings"], tensors.get("mapping")
+    if rows is not None and not (rows.dtype.kind in "iu" and ((rows >= 0) & (rows < len(table))).all()):
+        raise BadInput(
+            f"{files.folder}/model.safetensors: its mapping names rows that its table of {len(table)} token vectors lacks; "
+            "copy the folder again"
+        )
+    return TokenVectors(table, tensors.get("weights"), rows)

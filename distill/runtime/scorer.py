@@ -308,11 +308,12 @@ class Scorer:
         return index.search(self.encode_queries(queries, progress=progress), top_k=top_k)
 
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens that are read of each pair, both sides together. *Shape:* (n_pairs,)."""
+        """Return the number of tokens that `score` reads of each pair: both sides, prompts included. *Shape:* (n_pairs,)."""
         query_texts, document_texts = check_text_pairs(queries, documents)
         if self.kind == "cross_encoder":
             return self._tokens(query_texts, document_texts).lengths
-        total: np.ndarray = self._tokens(query_texts).lengths + self._tokens(document_texts).lengths
+        total: np.ndarray = self._lengths(query_texts, _QUERY_PROMPTS)
+        total += self._lengths(document_texts, _DOCUMENT_PROMPTS)
         return total
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
@@ -438,6 +439,11 @@ class Scorer:
     def _task_prompt(self, *names: str) -> str:
         return self._prompt(next((name for name in names if self._files.prompts.get(name)), None))
 
+    def _lengths(self, texts: Sequence[str], prompt_names: Sequence[str]) -> np.ndarray:
+        """Return the number of tokens of each text under the prompt of its side. *Shape:* (n_texts,)."""
+        prompt = self._task_prompt(*prompt_names)
+        return self._tokens([prompt + text for text in texts]).lengths
+
     def _n_left_out(self, prompt: str) -> int:
         """Return the number of prompt tokens that the pooling leaves out, counted as in stock sentence-transformers."""
         if not (prompt and self._leaves_prompt_out):
@@ -558,10 +564,13 @@ class PairedScorer(Scorer):
         prompt_name: str | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield the embeddings of `chunk_size` texts at a time, of the side that `prompt_name` names."""
+        start = 0
         for chunk in _chunks(texts, chunk_size):
+            checked = check_texts("texts", chunk, start)
             yield self.encode(
-                chunk, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
+                checked, output=output, batch_tokens=batch_tokens, progress=progress, prompt_name=prompt_name
             )
+            start += len(chunk)
 
     def cut_line(self) -> str | None:
         """Return what both models say of cut texts, or None."""
@@ -592,7 +601,8 @@ class PairedScorer(Scorer):
     def token_counts(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """Return the number of tokens that both models read of each pair. *Shape:* (n_pairs,)."""
         query_texts, document_texts = check_text_pairs(queries, documents)
-        total: np.ndarray = self.query._tokens(query_texts).lengths + self.document._tokens(document_texts).lengths
+        total: np.ndarray = self.query._lengths(query_texts, _QUERY_PROMPTS)
+        total += self.document._lengths(document_texts, _DOCUMENT_PROMPTS)
         return total
 
     def _cosines(

@@ -28,7 +28,7 @@ from students.export.agreement import rank_agreement
 from students.export.calibration import as_read
 from students.export.gate import TextPairs
 from students.export.rounding import EXACT_OPTIONS, SAFE_CODE
-from students.export.weights import constant_of
+from students.export.weights import constant_of, range_of
 
 __all__ = ["Arithmetic", "compare_arithmetics", "greatest_code", "int8_results"]
 
@@ -181,13 +181,8 @@ def _codes_openvino(folder: Path) -> Iterator[np.ndarray]:
 
     graph = openvino.Core().read_model(folder / "openvino" / "openvino_model.xml")
     for node in graph.get_ops():
-        if node.get_type_name() != "MatMul":
-            continue
-        if node.input_value(0).get_node().get_type_name() != "FakeQuantize":
-            continue  # only the weights have 8 bits: the product is in float
-        constant = constant_of(node.input_value(1).get_node())
-        if constant is not None and constant.get_element_type().get_type_name() == "i8":
-            yield constant.data
+        if node.get_type_name() == "MatMul" and range_of(node) is not None:
+            yield constant_of(node.input_value(1).get_node()).data  # type: ignore[union-attr]
 
 
 def _codes_onnx(folder: Path) -> Iterator[np.ndarray]:

@@ -247,7 +247,7 @@ class ParityReport:
     def closeness(self) -> tuple[float, float]:
         """A key to compare reports, greater is better: the order of pairs, then the worst text."""
         worst = self.min_cosine if self.min_cosine is not None else -self.max_difference
-        return (self.rank_agreement or -1.0, worst)
+        return (-1.0 if self.rank_agreement is None else self.rank_agreement, worst)
 
     def failures(self, thresholds: Thresholds) -> list[str]:
         """Return each threshold that is missed, with what was measured."""

@@ -62,6 +62,7 @@ def quantize_static(
 
     path = folder / GRAPH
     model = onnx.load(str(path))
+    _read_directly(model.graph)
     names = [value.name for value in model.graph.input]
     graph_inputs = [{name: inputs[name] for name in names} for inputs in sample]
     kept, excluded = _excluded(model.graph, keep_float)
@@ -69,20 +70,21 @@ def quantize_static(
         _smooth(model, path, graph_inputs, alpha, excluded)
     _quantize_tables(model.graph)
     with _replacing(model, path) as (prepared, written):
-        quantize(
-            str(prepared),
-            str(written),
-            _Reader(graph_inputs),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded,
-            reduce_range=overflow_safe,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
-            **_storage(prepared),
-        )
+        with _without_advice():
+            quantize(
+                str(prepared),
+                str(written),
+                _Reader(graph_inputs),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["MatMul"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=excluded,
+                reduce_range=overflow_safe,
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+                **_storage(prepared),
+            )
         if not nearest:
             _round_to_outputs(model, written, graph_inputs, overflow_safe=overflow_safe)
     return kept
@@ -96,9 +98,10 @@ def quantize_dynamic(folder: Path, keep_float: Sequence[str], *, overflow_safe: 
 
     path = folder / GRAPH
     model = onnx.load(str(path))
+    _read_directly(model.graph)
     kept, excluded = _excluded(model.graph, keep_float)
     _quantize_tables(model.graph)
-    with _replacing(model, path) as (prepared, written):
+    with _replacing(model, path) as (prepared, written), _without_advice():
         quantize(
             str(prepared),
             str(written),
@@ -131,17 +134,23 @@ def _replacing(model: Any, path: Path) -> Iterator[tuple[Path, Path]]:
 
     prepared, written = path.with_name("prepared.onnx"), path.with_name("quantized.onnx")
     save_onnx(model, prepared)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises on the root logger to run a preparation that fails on such graphs
-    try:
-        with quiet():
-            yield prepared, written
-    finally:
-        logging.disable(disabled)
+    yield prepared, written
     quantized = onnx.load(str(written))
     for old in path.parent.iterdir():
         old.unlink()
     save_onnx(quantized, path)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Hide what the quantizer advises on the root logger: to run a preparation that fails on such graphs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _storage(path: Path) -> dict[str, bool]:
@@ -209,6 +218,17 @@ def _excluded(graph: Any, keep_float: Sequence[str]) -> tuple[list[str], list[st
     return sorted(kept), sorted({products[name] for name in kept} | others)
 
 
+def _read_directly(graph: Any) -> None:
+    """Let products read a weight that they share itself: to all but the first, the exporter gives copies (Identity)."""
+    weights = {value.name for value in graph.initializer}
+    copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]
+    copied = {node.output[0]: node.input[0] for node in copies}
+    for node in graph.node:
+        node.input[:] = [copied.get(name, name) for name in node.input]
+    for node in copies:
+        graph.node.remove(node)
+
+
 def _dotted(name: str) -> str:
     """Write a node's name as OpenVINO does, with dots, so that one pattern serves both."""
     return name.strip("/").replace("/", ".")
@@ -235,7 +255,11 @@ def _smooth(model: Any, path: Path, sample: Sample, alpha: float, excluded: Sequ
     norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
     groups = {
         name: [
-            node for node in readers.get(name, []) if _is_weighted_product(node, weights) and node.name not in excluded
+            node
+            for node in readers.get(name, [])
+            if _is_weighted_product(node, weights)
+            and node.name not in excluded
+            and len(readers[node.input[1]]) == 1  # ALBERT's layers share theirs, and have ranges of their own
         ]
         for name in norms
     }

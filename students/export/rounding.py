@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distill.progress import progress
-from students.export.weights import constant_of
+from students.export.weights import constant_of, range_of
 
 __all__ = [
     "EXACT_OPTIONS",
@@ -174,12 +174,7 @@ def round_graph(
     """
     import openvino
 
-    nodes = {
-        node.get_friendly_name(): node
-        for node in _products(graph)
-        if node.input_value(0).get_node().get_type_name() == "FakeQuantize"
-        and _stored(node).get_element_type().get_type_name() == "i8"
-    }
+    nodes = {node.get_friendly_name(): node for node in _products(graph) if range_of(node) is not None}
     uses = Counter(_stored(node).get_friendly_name() for node in nodes.values())
     layers = [
         layer
@@ -241,7 +236,7 @@ def _layer(node: Any, weights: np.ndarray) -> RoundedLayer | None:
     scale = unpacked.input_value(1).get_node().data.reshape(-1)
     if len(scale) != codes.shape[1]:
         return None
-    for smoothing in (_smoothing(read.input_value(0).get_node(), len(codes)), None):
+    for smoothing in (_smoothing(range_of(node).input_value(0).get_node(), len(codes)), None):  # type: ignore[union-attr]
         smoothed = weights if smoothing is None else weights / smoothing[:, None]
         if is_rounded(smoothed, codes, scale):
             return RoundedLayer(node.get_friendly_name(), read.get_friendly_name(), smoothed, scale)

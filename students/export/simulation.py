@@ -12,7 +12,7 @@ other layers, too; ONNX does not, and what is simulated is to hold in both.
 A simulated layer has the parameters and the state of the layer it stands for: what is saved is an ordinary model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,7 @@ from students.export.float_layers import stays_float
 from students.export.quantize_onnx import smooth_scale
 from students.export.rounding import SAFE_CODE
 
-__all__ = ["Int8Linear", "rounded", "simulate_int8"]
+__all__ = ["Int8Linear", "rounded", "show_inputs_and_norms", "simulate_int8"]
 
 _LEAST = 1e-12
 
@@ -99,26 +99,14 @@ def simulate_int8(
     """
     low: dict[str, Tensor] = {}
     high: dict[str, Tensor] = {}
-    norm_of: dict[str, int] = {}
-    normed: dict[int, Tensor] = {}  # held on to: the memory of a tensor that is gone may be another's
 
     def note(name: str, rows: Tensor) -> None:
-        for norm, output in normed.items():
-            if output.data_ptr() == rows.data_ptr():
-                norm_of[name] = norm
         least, most = rows.amin(dim=0), rows.amax(dim=0)
         low[name] = torch.minimum(low[name], least) if name in low else least
         high[name] = torch.maximum(high[name], most) if name in high else most
 
     transformer.eval()
-    hooks = [
-        module.register_forward_hook(lambda norm, _, output: normed.update({id(norm): output}))
-        for module in transformer.modules()
-        if isinstance(module, nn.LayerNorm)
-    ]
-    show_linear_inputs(transformer, sample, note)
-    for hook in hooks:
-        hook.remove()
+    norm_of = show_inputs_and_norms(transformer, sample, note)
     names = [name for name in low if not stays_float(name, keep_float)]
     weights = {name: transformer.get_submodule(name).weight for name in names}
     for name in names:
@@ -127,3 +115,25 @@ def simulate_int8(
         layer = transformer.get_submodule(name)
         transformer.set_submodule(name, Int8Linear(layer, low[name], high[name], *settings))
     return names
+
+
+def show_inputs_and_norms(transformer: Any, sample: Sample, note: Callable[[str, Tensor], None]) -> dict[str, int]:
+    """Do what `show_linear_inputs` does; return which layer norm each layer behind one reads, by the layer's name."""
+    norm_of: dict[str, int] = {}
+    normed: dict[int, Tensor] = {}  # held on to: the memory of a tensor that is gone may be another's
+
+    def noted(name: str, rows: Tensor) -> None:
+        for norm, output in normed.items():
+            if output.data_ptr() == rows.data_ptr():
+                norm_of[name] = norm
+        note(name, rows)
+
+    hooks = [
+        module.register_forward_hook(lambda norm, _, output: normed.update({id(norm): output}))
+        for module in transformer.modules()
+        if isinstance(module, nn.LayerNorm)
+    ]
+    show_linear_inputs(transformer, sample, noted)
+    for hook in hooks:
+        hook.remove()
+    return norm_of

@@ -32,7 +32,7 @@ import numpy as np
 
 from distill import runtime
 from distill._moved import moved_names
-from distill.errors import BadInput
+from distill.errors import BadInput, JobFailed, MatchDistillError, is_full_disk
 from distill.files.artefact import (
     CARD,
     Artefact,
@@ -226,6 +226,7 @@ def export_model(
     :param overwrite: replace an earlier export at the target; a folder of anything else is never replaced
     :raises BadInput: if the source is not a complete torch folder, the calibration that a precision needs is missing,
         or the target is an input, is in a model folder, or is not empty.
+    :raises JobFailed: if the graph cannot be traced or quantized
     :raises GateFailed: with a table of the worst texts; nothing is put in place then.
     """
     kind = check_model_folder(source)
@@ -316,10 +317,20 @@ class _Writer:
         self.folder.mkdir()
         copy_without_weights(self.weights, self.folder)
         stored = dict[str, int]()
-        if self.format == "openvino":
-            kept, stored = write_openvino_graph(self.weights, self.folder, quantization)
-        else:
-            kept = write_onnx_graph(self.weights, self.folder, quantization)
+        try:
+            if self.format == "openvino":
+                kept, stored = write_openvino_graph(self.weights, self.folder, quantization)
+            else:
+                kept = write_onnx_graph(self.weights, self.folder, quantization)
+        except Exception as error:  # a quantizer raises whatever it likes, about NaN in a layer's inputs for one
+            if isinstance(error, MatchDistillError | OSError | MemoryError) or is_full_disk(error):
+                raise
+            log.debug("%s", self.weights, exc_info=error)
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise JobFailed(
+                f"{self.weights} cannot be written in {quantization.precision} in {self.format}: {reason}; take another "
+                "precision or format"
+            ) from None
         exported = runtime.load(self.folder, runtime=self.format, n_threads=self.n_threads)
         if self.format == "onnx":
             write_tokenizer(self.weights, self.folder, max_length=exported.max_length)
@@ -397,13 +408,22 @@ def _numbers(report: ParityReport) -> dict[str, Any]:
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:
     """Find the layers that have to stay in float; the folder then has the returned attempt."""
-    errors = layer_errors(transformer_of(load_model(writer.weights)).eval(), writer.quantization.sample)
     attempt: _Attempt | None = None
 
     def judged(alpha: float, keep: tuple[str, ...]) -> ParityReport:
         nonlocal attempt
         attempt = writer.attempt(smooth_quant_alpha=alpha, keep_float=keep)
         return attempt.report
+
+    def errors(alpha: float) -> dict[str, float]:
+        transformer = transformer_of(load_model(writer.weights)).eval()
+        return layer_errors(
+            transformer,
+            writer.quantization.sample,
+            alpha=alpha,
+            smooths_all=writer.format == "openvino",
+            nearest=writer.weights != writer.source,
+        )
 
     best, trials = fewest_float_layers(judged, errors, limits)
     if attempt is None or best is not trials[-1]:  # the folder has the last trial

@@ -38,6 +38,7 @@ __all__ = [
     "compress_to_int8",
     "constant_of",
     "named_inputs",
+    "range_of",
     "shrink",
 ]
 
@@ -103,6 +104,15 @@ def constant_of(node: Any) -> Any | None:
     while node.get_type_name() in ("Convert", "Subtract", "Multiply", "Reshape", "Transpose"):
         node = node.input_value(0).get_node()
     return node if node.get_type_name() == "Constant" else None
+
+
+def range_of(product: Any) -> Any | None:
+    """Return the FakeQuantize that rounds what a matrix product with int8 weights reads; None where it multiplies floats."""
+    constant, read = constant_of(product.input_value(1).get_node()), product.input_value(0).get_node()
+    while read.get_type_name() in ("Reshape", "Transpose"):  # between the rounding and the product
+        read = read.input_value(0).get_node()
+    is_int8 = constant is not None and constant.get_element_type().get_type_name() == "i8"
+    return read if is_int8 and read.get_type_name() == "FakeQuantize" else None
 
 
 class _Compared(Protocol):

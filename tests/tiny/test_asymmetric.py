@@ -79,6 +79,13 @@ def test_the_student_knows_its_side_and_its_teacher(finished):
         assert found["n_own"] == len(set(finished.split.validation.queries))
 
 
+def test_a_wrong_row_is_counted_over_all_chunks():
+    scorer = object.__new__(PairedScorer)
+    scorer.encode = lambda texts, **_: np.zeros((len(texts), 2))
+    with pytest.raises(BadInput, match="texts, row 5: a text is expected, got None"):
+        list(scorer.encode_iter([*"abcde", None], chunk_size=4))
+
+
 def test_stock_code_routes_as_we_do(finished):
     from sentence_transformers import SentenceTransformer
 

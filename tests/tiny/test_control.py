@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from distill.data import token_files
+from distill.data.pairs import Pairs
 from distill.errors import BadInput, JobFailed
 from distill.files.artefact import read_card
 from distill.training.fitting import fit
@@ -342,3 +345,15 @@ def test_only_what_is_shown_to_be_worse_is_left_after_its_trial(tiny_run, monkey
     assert undecided() == ["cosent", "bce", "infonce"]
     unranked = [replace(trial, value=None) for trial in trials]
     assert control_module._undecided(run, ways, unranked, unranked[0]) == [unranked[0].way]
+
+
+def test_pairs_that_define_no_interval_show_nothing(monkeypatch):
+    """All matches belong to one of two queries: a resample often has no match, or nothing else."""
+    pairs = Pairs(["a"] * 3 + ["b"] * 3, list("cdefgh"), labels=np.repeat([1.0, 0.0], 3))
+    scores = {"one": np.arange(6.0), "other": -np.arange(6.0)}
+    monkeypatch.setattr(control_module, "_scores", lambda run, folder, pairs: scores[folder.name])
+    shown = []
+    for seed in range(4):
+        run = SimpleNamespace(split=SimpleNamespace(validation=pairs), recipe=SimpleNamespace(seed=seed))
+        shown.append(control_module._is_worse(run, Path("one"), Path("other")))
+    assert False in shown

@@ -154,3 +154,10 @@ def test_a_model_of_documents_alone_embeds_no_query_of_a_search(bert_bi):
             else:
                 with pytest.raises(BadInput, match="reads the document side of pairs only"):
                     find()
+
+
+def test_tokens_are_counted_as_they_are_read(bi, monkeypatch):
+    monkeypatch.setitem(bi._files.prompts, "query", "Python 개발자: ")
+    counts = bi.token_counts(["a", "b"], ["a", "b"])
+    monkeypatch.delitem(bi._files.prompts, "query")
+    np.testing.assert_array_equal(counts, bi.token_counts(["Python 개발자: a", "Python 개발자: b"], ["a", "b"]))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.errors import BadInput, GateFailed
+from distill.errors import BadInput, GateFailed, JobFailed
 from distill.files.artefact import check_model_folder, read_card, revision
+from distill.graphs.trace import check_graph, load_graph_module
 from distill.machine.cpu import cpu_class
 from distill.runtime.opening import load
 from students.export import graphs as export_graphs
@@ -185,6 +186,26 @@ def test_the_gate_refuses_and_leaves_what_was_there(bert_bi, untraced, tmp_path)
     assert message.count("\n  cosine") == 5 and all(len(line) < 220 for line in message.splitlines())
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert [(path.name, path.read_text(encoding="utf-8")) for path in target.iterdir()] == [("artefact.json", "kept")]
+
+
+def test_what_a_quantizer_raises_is_one_line(bert_bi, monkeypatch, tmp_path):
+    def fails(*_):
+        raise RuntimeError("Exception from core.cpp:117:\ncould not append an elementwise post-op\n\n")
+
+    monkeypatch.setattr(export, "write_openvino_graph", fails)
+    with pytest.raises(
+        JobFailed, match="cannot be written in int8 in openvino: .*117: could not append .*; take another"
+    ):
+        _int8(bert_bi, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_whose_own_results_are_nan_says_so(bert_bi):
+    module = load_graph_module(bert_bi)
+    with torch.no_grad():
+        module.transformer.model.embeddings.word_embeddings.weight.fill_(1e38)
+    with pytest.raises(JobFailed, match="torch itself computes NaN"):
+        check_graph(module, lambda features: module(*(torch.from_numpy(given) for given in features.values())), "it")
 
 
 def test_the_target_goes_through_the_door_of_all_outputs(bert_bi, untraced, tmp_path):

@@ -154,6 +154,14 @@ def test_as_a_frozen_teacher_it_labels_and_is_a_row(tiny_run, decoder, tmp_path,
         build_student(refused)
 
 
+def test_arguments_are_checked_as_of_every_scorer(decoder):
+    scorer = load(decoder)
+    with pytest.raises(BadInput, match="batch_tokens -1; at least 1 is expected"):
+        scorer.score(["a"], ["b"], batch_tokens=-1)
+    with pytest.raises(BadInput, match="1 query and 0 documents"):
+        scorer.token_counts(["a"], [])
+
+
 def test_is_not_exported_and_runs_in_torch_alone(decoder, tmp_path):
     with pytest.raises(BadInput, match="generative reranker: it runs in torch and is not exported"):
         export_model(decoder, tmp_path / "out", precision="fp32", held_back=Pairs(*map(list, zip(*PAIRS, strict=True))))

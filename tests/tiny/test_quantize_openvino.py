@@ -10,6 +10,7 @@ from distill.models.files import open_tokenizer, read_model_files
 from students.export import graphs, quantize_openvino
 from students.export.graphs import Quantization, write_openvino_graph
 from tests.tiny.conftest import SENTENCES
+from tests.tiny.families import build_family
 
 pytestmark = pytest.mark.integration
 
@@ -90,3 +91,11 @@ def test_a_missing_optimum_is_nothing_to_speak_of(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "optimum.intel", None)  # what import makes of a module that is not there
     assert not quantize_openvino.has_optimum.__wrapped__()
     assert not caplog.text
+
+
+def test_what_the_conversion_has_discarded_is_not_quantized(tmp_path):
+    """NNCF follows a constant to all of its readers; those of DeBERTa's graph were no longer in it."""
+    graph = trace(build_family(tmp_path, "deberta-v2", "bi_encoder")).model
+    names = {node.get_friendly_name() for node in graph.get_ops()}
+    readers = (port for node in graph.get_ops() for out in node.outputs() for port in out.get_target_inputs())
+    assert {port.get_node().get_friendly_name() for port in readers} <= names

@@ -142,6 +142,11 @@ def test_model2vec_folders_run_too(run, tmp_path):
     save_file(tensors, tmp_path / "theirs" / "model.safetensors")
     texts = TEXTS * 4
     assert np.abs(load(tmp_path / "theirs").encode(texts) - stock(tmp_path / "theirs").encode(texts)).max() < 1e-6
+    for row in (-1, 50):
+        tensors["mapping"][7] = row
+        save_file(tensors, tmp_path / "theirs" / "model.safetensors")
+        with pytest.raises(BadInput, match="its mapping names rows that its table of 50 token vectors lacks"):
+            load(tmp_path / "theirs")
 
 
 class TestTable:

@@ -35,7 +35,7 @@ ERRORS = {f"layer.{i}": error for i, error in enumerate([0.1, 0.5, 0.3, 0.2, 0.0
 
 def test_all_in_int8_where_that_holds():
     exports = Exports()
-    best, trials = fewest_float_layers(exports, ERRORS, LIMITS)
+    best, trials = fewest_float_layers(exports, lambda alpha: ERRORS, LIMITS)
     assert best.keep_float == () and len(trials) == 1 and best.alpha == 0.7
 
 
@@ -52,7 +52,7 @@ def test_all_in_int8_where_that_holds():
 )
 def test_the_least_that_holds_is_found(needed, n_float):
     exports = Exports(*needed)
-    best, trials = fewest_float_layers(exports, ERRORS, LIMITS)
+    best, trials = fewest_float_layers(exports, lambda alpha: ERRORS, LIMITS)
     assert not best.failures and len(best.keep_float) == n_float
     assert best.alpha == 0.7  # the best of those that were tried with everything in int8
     assert len(trials) <= 4 + 4 + 2
@@ -60,9 +60,15 @@ def test_the_least_that_holds_is_found(needed, n_float):
 
 
 def test_where_nothing_holds_the_closest_is_given():
-    best, trials = fewest_float_layers(lambda alpha, patterns: report(0.5 + len(patterns) / 100), ERRORS, LIMITS, [0.5])
+    best, trials = fewest_float_layers(
+        lambda alpha, patterns: report(0.5 + len(patterns) / 100), lambda alpha: ERRORS, LIMITS, [0.5]
+    )
     assert best.failures and len(best.keep_float) == 8
     assert [len(trial.keep_float) for trial in trials] == [0, 1, 2, 4, 8]
+
+
+def test_a_rank_agreement_of_zero_is_closer_than_a_negative_one():
+    assert report(0.0).closeness > report(-0.5).closeness > report(None).closeness
 
 
 def test_int4_gives_way_to_int8_until_the_gate_holds():
@@ -81,6 +87,7 @@ def test_pattern_finds_its_layer_in_both_graphs_and_no_other():
     for name in (
         "__module.model.layer.0.output.dense/aten::linear/MatMul",
         "transformer.model.encoder.layer.0.output.dense.MatMul",
+        "transformer.encoder.layer.0.output.dense_1.MatMul",
     ):
         assert re.search(pattern, name)
     assert re.search(_pattern("pooler"), "pooler/MatMul")
@@ -120,6 +127,33 @@ def test_layer_with_outliers_stands_out():
     errors = layer_errors(model, inputs)
     assert errors["second"] > 100 * errors["first"]
     assert not model.first._forward_pre_hooks
+
+
+def test_layers_are_ranked_as_they_are_smoothed():
+    """Outliers that SmoothQuant moves into the weights are no reason to keep a layer in float; ONNX has it behind norms alone."""
+    torch.manual_seed(0)
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.norm = nn.Embedding(50, 16), nn.LayerNorm(16)
+            self.normed, self.other = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        def forward(self, input_ids):
+            hidden = self.norm(self.embedding(input_ids))
+            return SimpleNamespace(last_hidden_state=self.normed(hidden) + self.other(hidden * 1.0))
+
+    model = Encoder()
+    with torch.no_grad():
+        model.norm.weight[0] = 300
+        model.normed.weight[:, 0] /= 300
+        model.other.weight[:, 0] /= 300
+    inputs = [{"input_ids": np.random.default_rng(i).integers(0, 50, (1, 9))} for i in range(30)]
+    rough, onnx, openvino = (
+        layer_errors(model, inputs, **given) for given in ({}, {"alpha": 0.7}, {"alpha": 0.7, "smooths_all": True})
+    )
+    assert onnx["normed"] < rough["normed"] / 10 and onnx["other"] == rough["other"]
+    assert openvino["other"] < rough["other"] / 10
 
 
 def test_top_k_overlap_by_hand():
