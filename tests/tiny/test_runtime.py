@@ -50,6 +50,24 @@ def test_torch_logits_are_those_of_stock_sentence_transformers(name, request):
     np.testing.assert_allclose(scorer.unit(logits), 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (
+            {"prompts": {"query": "Is it a match? "}, "default_prompt_name": "query"},
+            "prompt 'Is it a match\\? ' before",
+        ),
+        ({"prompts": {"query": "a: "}, "default_prompt_name": ["query"]}, "prompts are to be texts by name"),
+    ],
+)
+def test_a_prompt_before_every_pair_is_not_left_out_in_silence(bert_cross, tmp_path, stored, message):
+    folder = shutil.copytree(bert_cross, tmp_path / "prompted")
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+    with pytest.raises(BadInput, match=message):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", ["bert_bi", "xlmr_bi"])
 def test_bi_encoder_scores_are_cosines(name, request):
     scorer = load(request.getfixturevalue(name), n_threads=1)
