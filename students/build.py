@@ -182,9 +182,7 @@ def _take_away(run: Run, model: Any, section: Student, output_width: int | None)
         details = _cut_layers_and_width(run, model, section, output_width)
     if section.vocabulary is not None:
         corpus = student_corpus(run)
-        corpus.add(
-            "prompts", model_prompts(model)
-        )  # the backbone's prompts: they are put before every text, like the recipe's own
+        corpus.add("prompts", filter(None, model.prompts.values()))  # they come before texts, like the recipe's own
         details["vocabulary"] = change_vocabulary(model, section.vocabulary, corpus, seed=run.recipe.seed)
     if section.embedding_rank is not None:
         details["embedding_rank"] = factorise(model, section.embedding_rank, student_corpus(run))

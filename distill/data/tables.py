@@ -327,7 +327,7 @@ def _no_parquet(path: Path | str, error: Exception) -> BadInput:
 
 
 def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
-    """Return the values of an Arrow column.
+    """Return the values of an Arrow column; floats of 16 or 32 bits as the shortest number that stands for them.
 
     :raises BadInput: for dates and times, which are no texts, and for strings that are not UTF-8
     """
@@ -339,6 +339,9 @@ def column_values(path: Path | str, name: str, column: Any) -> list[Any]:
         values: list[Any] = column.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
         raise _no_parquet(path, error) from None
+    if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
+        short = column.type.to_pandas_dtype()  # 0.1 in 32 bits is 0.10000000149011612 in 64
+        return [None if value is None else float(str(short(value))) for value in values]
     return values
 
 
@@ -354,10 +357,10 @@ def _hub_blocks(name: str, names: Sequence[str], split: str, section: str) -> It
         ) from None
     spellings = {column: held_name(name, column, dataset.column_names, section) for column in names}
     # a row decodes all its columns, images too
-    dataset = dataset.select_columns(list(dict.fromkeys(spellings.values())))
+    dataset = dataset.select_columns(list(dict.fromkeys(spellings.values()))).with_format("arrow")
     for start in range(0, len(dataset), _ROWS_AT_ONCE):
         rows = dataset[start : start + _ROWS_AT_ONCE]
-        yield {column: list(rows[spellings[column]]) for column in names}
+        yield {column: column_values(name, column, rows.column(spellings[column])) for column in names}
 
 
 def _innermost(error: BaseException) -> str:

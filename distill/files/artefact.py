@@ -52,6 +52,7 @@ __all__ = [
     "Side",
     "check_model_folder",
     "check_named_settings",
+    "check_pair_prompt",
     "check_tokenizer",
     "check_unchanged",
     "content_files",
@@ -452,14 +453,32 @@ def check_model_folder(folder: Path) -> ModelKind:
     config_path = folder / "config_sentence_transformers.json"
     config = read_json(config_path) if config_path.is_file() else {}
     prompts = config.get("prompts") or {}
-    if not isinstance(prompts, dict) or any(not isinstance(text, str | None) for text in prompts.values()):
+    default_name = config.get("default_prompt_name")
+    texts = [default_name, *prompts.values()] if isinstance(prompts, dict) else [0]
+    if any(not isinstance(text, str | None) for text in texts):
         raise BadInput(f"{config_path}: prompts are to be texts by name; copy the folder again or rebuild it")
+    kind = _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
     modules = _read_modules(folder)
+    # the template of a generative reranker includes the prompt
+    if kind == "cross_encoder" and not any(module["type"].endswith(".LogitScore") for module in modules):
+        check_pair_prompt(str(folder), prompts, default_name)
     routes = read_routes(folder)
     for chain in [modules] if routes is None else routes.values():
         _check_modules(folder, chain)
     check_named_settings(folder)
-    return _MODEL_TYPES.get(str(config.get("model_type")), "bi_encoder")
+    return kind
+
+
+def check_pair_prompt(name: str, prompts: Mapping[str, str | None], default_name: str | None) -> None:
+    """Refuse a cross-encoder that puts a prompt before every pair, because nothing here does.
+
+    :raises BadInput: naming the model and the prompt
+    """
+    if prompt := prompts.get(default_name or ""):
+        raise BadInput(
+            f"{name} puts the prompt {prompt!r} before every pair, which no cross-encoder here does; remove its "
+            "default_prompt_name, or name another model"
+        )
 
 
 def _is_folder(folder: Path) -> bool:

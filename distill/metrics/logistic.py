@@ -8,8 +8,10 @@ __all__ = ["fit_logistic", "logit", "sigmoid", "unit_scores"]
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(−x)) without overflow. *Shape:* that of values, float64."""
-    unit: np.ndarray = 0.5 * (1 + np.tanh(values / 2))
+    """Return 1 / (1 + exp(−x)) without overflow, and exact near 0 as well. *Shape:* that of values, float64."""
+    with np.errstate(under="ignore"):
+        small = np.exp(-np.abs(values))
+    unit: np.ndarray = np.where(values < 0, small, 1) / (1 + small)
     return unit
 
 

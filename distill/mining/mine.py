@@ -126,8 +126,8 @@ def mine(
     :param retriever: a bi-encoder; None is BM25
     :param teacher: scores the candidates; None is the retriever
     :param overwrite: allow an earlier folder of other settings; its stored results are reused if they fit
-    :raises BadInput: if the folder has other settings, if its pairs were changed after they were written, if limits or
-        labels need a teacher and there is none, or if nothing can be drawn
+    :raises BadInput: if a pair lacks a text, if the folder has other settings, if its pairs were changed after they were
+        written, if limits or labels need a teacher and there is none, or if nothing can be drawn
     """
     teacher = teacher or retriever
     check_mining_settings(
@@ -182,6 +182,9 @@ def _check(inputs: MiningInputs, retriever: CachedScorer | None) -> None:
         raise BadInput(f"{retriever.scorer.path} is a {retriever.scorer.kind}; a bi-encoder or bm25 finds candidates")
     if not len(inputs.pairs):
         raise BadInput("there are no pairs, so no queries to find candidates for")
+    for row, pair in enumerate(zip(inputs.pairs.queries, inputs.pairs.documents, strict=True)):
+        if not all(map(text_key, pair)):
+            raise BadInput(f"pair {row}: its query or document shows no character; leave the pair out")
 
 
 def _card_of_unchanged(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import BadInput, loading
-from distill.files.artefact import ModelKind, check_model_folder, check_named_settings, check_tokenizer
+from distill.files.artefact import (
+    ModelKind,
+    check_model_folder,
+    check_named_settings,
+    check_pair_prompt,
+    check_tokenizer,
+)
 from distill.files.trust import NO_CODE, check_module, check_source, read_json
 from distill.machine.shared_context import SharedContext
 from distill.models.backbone import resolve_name
@@ -223,11 +229,8 @@ def _with_own_head(name: str) -> Any:
         raise BadInput(
             f"{name} puts out {model.num_labels} scores; a cross-encoder here has one; set head to train a new one"
         )
-    prompt = model.prompts.get(model.default_prompt_name or "")
-    if prompt and not is_generative(model):  # a generative model's template includes the prompt
-        raise BadInput(
-            f"{name} puts the prompt {prompt!r} before every pair, which no cross-encoder here does; remove its default_prompt_name, or name another model"
-        )
+    if not is_generative(model):  # a generative model's template includes the prompt
+        check_pair_prompt(name, model.prompts, model.default_prompt_name)
     return model
 
 

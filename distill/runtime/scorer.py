@@ -16,11 +16,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from distill._moved import moved_names
+from distill.data.ragged import starts
 from distill.data.tokens import TokenTable, tokenize, unknown_id
 from distill.data.words import WordMemory
 from distill.errors import BadInput
@@ -59,6 +60,7 @@ __getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item", str, tuple[str, str])
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and is enough to fill batches of one length
 
 
@@ -234,6 +236,8 @@ class Scorer:
     ) -> np.ndarray:
         """Score pairs: the cosine for a bi-encoder, the raw logit for a cross-encoder (no sigmoid; `unit` applies one).
 
+        Identical texts of a bi-encoder, and identical pairs of a cross-encoder, are read once.
+
         The scale depends on the model. `calibrated=True` returns the probability of a match instead.
 
         If a bi-encoder stores prompts named "query" and "document" (or "passage", "corpus"), they are applied, as by
@@ -249,7 +253,7 @@ class Scorer:
         if calibrated:
             self._stored_calibration()  # refused before anything is computed
         if self.kind == "cross_encoder":
-            scores = self._score_jointly(query_texts, document_texts, batch_tokens, progress)
+            scores = self._logits(query_texts, document_texts, batch_tokens, progress)
         else:
             scores = self._cosines(query_texts, document_texts, batch_tokens, progress)
         return self.probability(scores) if calibrated else scores
@@ -282,8 +286,7 @@ class Scorer:
             scores = self._cosines_to(query_texts[0], documents)
         elif self.kind == "cross_encoder":
             document_texts = check_texts("documents", documents)
-            unique, positions = _unique(document_texts)
-            scores = self._score_jointly(query_texts * len(unique), unique, None, progress)[positions]
+            scores = self._logits(query_texts * len(document_texts), document_texts, None, progress)
         else:
             document_texts = check_texts("documents", documents)
             scores = self._cosines(query_texts * len(document_texts), document_texts, None, progress)
@@ -384,6 +387,14 @@ class Scorer:
         norms = np.linalg.norm(floats, axis=1) * np.linalg.norm(query_vector)
         cosines: np.ndarray = floats @ query_vector / np.maximum(norms, 1e-12)
         return cosines
+
+    def _logits(
+        self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
+    ) -> np.ndarray:
+        unique, positions = _unique(list(zip(queries, documents, strict=True)))
+        unique_queries, unique_documents = ([pair[side] for pair in unique] for side in (0, 1))
+        logits: np.ndarray = self._score_jointly(unique_queries, unique_documents, batch_tokens, progress)[positions]
+        return logits
 
     def _score_jointly(
         self, queries: list[str], documents: list[str], batch_tokens: int | None, progress: bool | OnProgress
@@ -490,9 +501,10 @@ class Scorer:
 
     def _count_unread(self, table: TokenTable) -> None:
         if self._unknown is not None:
-            n_unknown = np.diff(np.concatenate([[0], np.cumsum(table.ids == self._unknown)])[table.offsets])
-            n_own = table.lengths - 2  # without start and end
-            self._n_unread += int(((n_unknown > 0) & (2 * n_unknown >= n_own)).sum())
+            unread = table.ids == self._unknown
+            known = ~np.isin(table.ids, [self._unknown, *special_token_ids(self.tokenizer)])
+            n_unknown, n_known = (np.diff(starts(mask)[table.offsets]) for mask in (unread, known))
+            self._n_unread += int(((n_unknown > 0) & (n_unknown >= n_known)).sum())
 
     def _batches(self, texts: Sequence[str], pair_texts: Sequence[str] | None, budget: int) -> Iterator[PaddedBatch]:
         """Tokenise one chunk at a time, and cut it into batches of texts of similar length."""
@@ -641,10 +653,10 @@ def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
         yield chunk
 
 
-def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the distinct texts in order of appearance, and the index of each text among them."""
-    index: dict[str, int] = {}
-    positions = np.fromiter((index.setdefault(text, len(index)) for text in texts), dtype=np.int64, count=len(texts))
+def _unique(items: Sequence[Item]) -> tuple[list[Item], np.ndarray]:
+    """Return the distinct texts or pairs in order of appearance, and the index of each item among them."""
+    index: dict[Item, int] = {}
+    positions = np.fromiter((index.setdefault(item, len(index)) for item in items), dtype=np.int64, count=len(items))
     return list(index), positions
 
 

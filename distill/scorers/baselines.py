@@ -8,8 +8,9 @@ and it is a row of every report. A pretrained encoder is an ordinary model folde
 import logging
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,10 +151,15 @@ class TfIdfScorer(_Cosines):
 
 
 def _vectorizer(settings: TfIdf, vocabulary: Sequence[str] | None = None) -> Any:
+    """Return a vectorizer that reads texts in NFC, or as they are if the terms of its vocabulary are not in NFC."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    is_nfc = all(unicodedata.is_normalized("NFC", term) for term in vocabulary or ())
     return TfidfVectorizer(
-        analyzer=settings.analyzer or "word", ngram_range=settings.ngrams or (1, 1), vocabulary=vocabulary
+        analyzer=settings.analyzer or "word",
+        ngram_range=settings.ngrams or (1, 1),
+        vocabulary=vocabulary,
+        strip_accents=partial(unicodedata.normalize, "NFC") if is_nfc else None,
     )
 
 

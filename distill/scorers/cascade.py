@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from distill.data.splitting import numbered
 from distill.errors import BadInput, JobFailed
-from distill.metrics.logistic import fit_logistic
+from distill.metrics.logistic import fit_logistic, sigmoid
 from distill.models.files import Runtime
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
@@ -54,12 +54,12 @@ class Cascade(BaseModel):
     def alone(self, student_scores: np.ndarray) -> np.ndarray:
         """Return p_s. *Shape:* that of student_scores, float64."""
         slope, bias = self.student
-        return _sigmoid(slope * np.asarray(student_scores, dtype=np.float64) + bias)
+        return sigmoid(slope * np.asarray(student_scores, dtype=np.float64) + bias)
 
     def together(self, student_scores: np.ndarray, teacher_scores: np.ndarray) -> np.ndarray:
         """Return p_b. *Shape:* that of student_scores, float64."""
         c, d, e = self.both
-        return _sigmoid(c * np.asarray(student_scores, np.float64) + d * np.asarray(teacher_scores, np.float64) + e)
+        return sigmoid(c * np.asarray(student_scores, np.float64) + d * np.asarray(teacher_scores, np.float64) + e)
 
     def doubt(self, student_scores: np.ndarray) -> np.ndarray:
         """Return the doubt of each pair (the teacher's expected squared change). *Shape:* that of student_scores."""
@@ -122,13 +122,6 @@ def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: 
     squared_changes = (fitted.together(student_scores, teacher_scores) - fitted.alone(student_scores)) ** 2
     knots, doubts = _smooth_curve(columns[:, 0], squared_changes)
     return fitted.model_copy(update={"knots": tuple(knots.tolist()), "doubts": tuple(doubts.tolist())})
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    result: np.ndarray = expit(values)
-    return result
 
 
 def _smooth_curve(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

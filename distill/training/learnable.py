@@ -131,8 +131,8 @@ def _check_scripts(run: "Run") -> None:
         if teacher.scripts is None:
             continue
         split = run.split
-        sources = (source for source, _ in split.parallel)
-        texts = chain(split.train.queries, split.train.documents, split.unlabelled, sources)
+        paired = (side for pairs in (split.train, split.unlabelled_pairs) for side in (pairs.queries, pairs.documents))
+        texts = chain(*paired, split.unlabelled, (source for source, _ in split.parallel))
         if not any(are_read([text], teacher.scripts)[0] for text in texts):
             raise BadInput(
                 f"teachers.{name}.scripts: no text of the recipe is in {', '.join(teacher.scripts)}; name the scripts of its texts, or leave it out"

@@ -166,9 +166,6 @@ class _Loop:
         self.planner = self._planner(trainset)
         n_steps = math.ceil(settings.epochs * self.planner.steps_per_epoch)
         self.n_steps = n_steps if settings.max_steps is None else min(n_steps, settings.max_steps)
-        self.evaluate_every = 0
-        if validation is not None and settings.evaluations_per_epoch:
-            self.evaluate_every = max(1, self.planner.steps_per_epoch // settings.evaluations_per_epoch)
         self.cannot_rank = self._why_unranked()
         self.task = step  # as it is, beside `self.step`, which accelerate wraps
         if trainset.coupled:
@@ -187,7 +184,7 @@ class _Loop:
         """Return why no evaluation can pick the best weights; None where one can."""
         if self.validation is None:
             return "there are no validation pairs"
-        if not self.evaluate_every:
+        if not self.settings.evaluations_per_epoch:
             return "training.evaluations_per_epoch is 0"
         return self.validation.cannot_rank
 
@@ -424,9 +421,7 @@ class _Loop:
 
     def _maybe_evaluate(self) -> bool:
         state = self.state
-        if not self.evaluate_every or (state.step % self.evaluate_every and state.step != self.n_steps):
-            return False
-        if self.cannot_rank is not None:
+        if self.cannot_rank is not None or not self._is_evaluated(state.step):
             return False
         value = self._evaluate()
         defined = math.isfinite(value)
@@ -442,6 +437,13 @@ class _Loop:
         is_early = state.step < self.n_steps
         state.stopped_early = is_early and patience is not None and state.evaluations_without_gain >= patience
         return True
+
+    def _is_evaluated(self, step: int) -> bool:
+        """Tell whether a step counted from 1 completes an equal part of an epoch, or is the last one."""
+        before, done = (
+            number * self.settings.evaluations_per_epoch // self.planner.steps_per_epoch for number in (step - 1, step)
+        )
+        return done > before or step == self.n_steps
 
     def _evaluate(self) -> float:
         """Return the validation value, each process predicting its part; higher is better."""

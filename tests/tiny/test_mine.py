@@ -53,6 +53,15 @@ def test_by_bm25_the_own_document_and_the_own_text_are_left_out(tmp_path):
     assert of_nurse["we look for a night nurse in busan"] <= 3 and "쉬는 날" not in of_nurse
 
 
+@pytest.mark.parametrize("pair", [("", "a text"), ("a text", "\u200b")])
+def test_a_pair_without_a_text_is_refused_before_the_folder_is_made(tmp_path, pair):
+    query, document = pair
+    pairs = Pairs(["night nurse", query], ["nurse wanted", document])
+    with pytest.raises(BadInput, match="pair 1: its query or document shows no character"):
+        mine(tmp_path / "out", MiningInputs(pairs), ALL)
+    assert not (tmp_path / "out").exists()
+
+
 def test_false_negatives_are_counted_where_clusters_are_known(tmp_path):
     mined = mine(tmp_path / "out", MiningInputs(PAIRS, clusters=CLUSTERS), ALL)
     shares = mined.counts["false negatives"]

@@ -50,6 +50,24 @@ def test_torch_logits_are_those_of_stock_sentence_transformers(name, request):
     np.testing.assert_allclose(scorer.unit(logits), 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (
+            {"prompts": {"query": "Is it a match? "}, "default_prompt_name": "query"},
+            "prompt 'Is it a match\\? ' before",
+        ),
+        ({"prompts": {"query": "a: "}, "default_prompt_name": ["query"]}, "prompts are to be texts by name"),
+    ],
+)
+def test_a_prompt_before_every_pair_is_not_left_out_in_silence(bert_cross, tmp_path, stored, message):
+    folder = shutil.copytree(bert_cross, tmp_path / "prompted")
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+    with pytest.raises(BadInput, match=message):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", ["bert_bi", "xlmr_bi"])
 def test_bi_encoder_scores_are_cosines(name, request):
     scorer = load(request.getfixturevalue(name), n_threads=1)
@@ -76,8 +94,9 @@ def test_what_fills_max_length_is_counted(bert_bi, bert_cross):
     scorer.encode(["a b c d e f g h i j k"] * 2)
     assert scorer.cut_line().startswith("1 of 3 different texts reach max_length 8 (the model can read ")
     pairs = load(bert_cross, max_length=8)
-    pairs.score(["a b c d e f g h", "a"], ["a b c d e f g h", "b"])
-    assert pairs.cut_line().startswith("1 of 2 different pairs reach max_length 8 ")
+    scores = pairs.score(["a b c d e f g h", "a", "a", "a b c d e f g h"], ["a b c d e f g h", "b", "b", "b"])
+    assert scores[1] == scores[2] and scores[0] != scores[1]
+    assert pairs.cut_line().startswith("2 of 3 different pairs reach max_length 8 ")
 
 
 def test_texts_of_unknown_tokens_are_counted(bert_bi, bert_cross):
@@ -87,8 +106,8 @@ def test_texts_of_unknown_tokens_are_counted(bert_bi, bert_cross):
     scorer.encode(["ლ", "ლ", "ა ბ", "a b"])
     assert scorer.unread_line().startswith("2 of 5 different texts consist of unknown tokens by half or more")
     pairs = load(bert_cross)
-    pairs.score(["a", "ლ"], ["b", "ა"])
-    assert pairs.unread_line().startswith("1 of 2 different pairs consist")
+    pairs.score(["a", "ლ", "ლ a", "ლ", "a"], ["b", "ა", "ა b", "a b", "b"])
+    assert pairs.unread_line().startswith("2 of 4 different pairs consist")
 
 
 def test_a_damaged_graph_is_called_so(bert_bi, tmp_path):

@@ -8,6 +8,7 @@ from distill.errors import BadInput, JobFailed
 from distill.runtime import load
 from distill.signals import SignalCache
 from distill.training.fitting import _build_step, _load_pairs
+from distill.training.learnable import check_pairs
 from distill.training.read_texts import ReadScripts, are_read
 from students import build_student, train_student
 from students.train import training_inputs, training_job
@@ -149,6 +150,14 @@ def test_a_teacher_that_reads_none_of_the_texts_is_named(tmp_path):
     run = run_of(tmp_path, teachers={"one": {"scripts": ["thai"]}})
     with pytest.raises(BadInput, match="teachers.one.scripts: no text of the recipe is in thai"):
         train_teachers(run)
+
+
+def test_a_teacher_may_read_pairs_without_labels_alone(tmp_path):
+    (tmp_path / "thai.csv").write_text("query,document\nสวัสดี,ลาก่อน\n", encoding="utf-8")
+    data = {"unlabelled_pairs": [{"path": str(tmp_path / "thai.csv")}]}
+    check_pairs(
+        run_of(tmp_path, teachers={"one": {"scripts": ["latin", "thai"]}, "two": {"scripts": ["thai"]}}, data=data)
+    )
 
 
 @pytest.mark.integration

@@ -1,11 +1,12 @@
 """Recipes that change a student's vocabulary, learn from translations, or factorise: built, trained, exported, loaded."""
 
 import json
+import shutil
 
 import pytest
 
-from distill.files.artefact import read_card
-from distill.models.modeling import load_model, tokenizer_of, transformer_of
+from distill.files.artefact import read_card, write_card
+from distill.models.modeling import load_model, save_model, tokenizer_of, transformer_of
 from distill.recipe.schema import Unlabelled
 from students import build_student, export_student, train_student
 from students.trim import _read
@@ -28,8 +29,6 @@ def parallel(tmp_path):
 
 def run_of(trained, tmp_path, parallel, **student):
     """A run on a copy of the finished teachers."""
-    import shutil
-
     run = make_run(
         tmp_path / "run",
         teachers={"bi": BI_TEACHER},
@@ -130,3 +129,18 @@ def test_pairs_without_labels_are_part_of_the_corpus(trained, tmp_path, parallel
     corpus = student_corpus(make_run(run.folder, **given))
     assert corpus.sources["unlabelled pairs"] == ["lone query", "lone document"]
     assert corpus.contexts == [*before.contexts, ("lone query",), ("lone document",)]
+
+
+def test_a_trimmed_student_keeps_the_tokens_of_every_named_prompt(trained, tmp_path, parallel):
+    run = run_of(trained, tmp_path, parallel, vocabulary={"trim": {"coverage": 1.0}})
+    teacher, card = load_model(run.teacher("bi")), read_card(run.teacher("bi"))
+    tokenizer = tokenizer_of(teacher)
+    used = {token for text in run.split.training_texts for token in tokenizer.tokenize(text)}
+    unused = next(token for token in tokenizer.get_vocab() if len(token) > 3 and token.isalpha() and token not in used)
+    teacher.prompts = {**teacher.prompts, "nurse": f"{unused} "}
+    shutil.rmtree(run.teacher("bi"))
+    run.teacher("bi").mkdir()
+    save_model(teacher, run.teacher("bi"))
+    write_card(run.teacher("bi"), card)
+    build_student(run)
+    assert tokenizer_of(load_model(run.built)).tokenize(f"{unused} ") == [unused]

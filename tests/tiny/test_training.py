@@ -363,6 +363,14 @@ class TestEvaluation:
     def test_value_by_hand(self, scores, labels, value):
         assert validation_value(np.array(scores), np.array(labels)) == pytest.approx(value, nan_ok=True)
 
+    def test_each_epoch_has_as_many_evaluations_as_were_asked_for(self, tiny_run):
+        sections = {"data": {**SHORT, "evaluation_share": 0.1}, "training": {"epochs": 2, "evaluations_per_epoch": 4}}
+        run = tiny_run(**sections, teachers={"cross": {"training": {"global_batch": 16, "micro_batch": 16}}})
+        n_steps = -(-len(run.split.train) // 16)
+        history = read_card(teacher_of(run)).details["history"]
+        evaluated = [row["step"] for row in history if "validation" in row]
+        assert n_steps % 4 and evaluated == sorted({-(-part * n_steps // 4) for part in range(1, 9)})
+
 
 class TestFailures:
     def test_loss_that_is_no_number(self, tiny_run):

@@ -1,5 +1,7 @@
 """What models are compared with: TF-IDF against scikit-learn, paragraphs by hand, and folders that are whole."""
 
+import json
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +77,22 @@ class TestTfIdf:
         # by hand: ((0.5 − 1)² + (0.75 − 0)²) / 2
         mse = AblationMse().compute(predictions=unit[1:3], references=np.array([1.0, 0.0]))
         assert mse["ablation_mse"] == pytest.approx((0.25 + 0.5625) / 2, abs=1e-9)
+
+    @pytest.mark.parametrize("fit", ["corpus", "pair"])
+    def test_the_unicode_form_of_a_text_makes_no_difference(self, tmp_path, fit):
+        composed = ["이력서 Zürich", "공고 Zürich", "이력서 서울"]
+        decomposed = [unicodedata.normalize("NFD", text) for text in composed]
+        write_tfidf(tmp_path, TfIdf(fit=fit), decomposed)
+        scorer = open_scorer(tmp_path)
+        expected = scorer.score(composed[:1] * 3, composed)
+        assert expected[1] > 0 and expected[2] > 0
+        np.testing.assert_array_equal(scorer.score(composed[:1] * 3, decomposed), expected)
+
+    def test_a_vocabulary_in_another_unicode_form_is_used_as_it_is(self, tmp_path):
+        text = unicodedata.normalize("NFD", "이력서")
+        write_tfidf(tmp_path, TfIdf(), [text])
+        (tmp_path / "vocabulary.json").write_text(json.dumps([text]), encoding="utf-8")
+        assert open_scorer(tmp_path).score([text], [text]) == pytest.approx([1])
 
     def test_texts_without_terms_are_refused(self, tmp_path):
         with pytest.raises(BadInput, match="nothing to count"):

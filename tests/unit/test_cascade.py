@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from distill.errors import BadInput, JobFailed
 from distill.evaluation.cascade_words import say_chosen, say_validation
+from distill.metrics.logistic import unit_scores
 from distill.metrics.measures import Estimate
 from distill.metrics.noninferiority import Claim, holm, judged, one_sided_p
 from distill.scorers.cascade import Cascade, fit_cascade, top_k_of_queries
@@ -33,6 +34,13 @@ def test_alone_keeps_the_students_order_and_is_calibrated(fitted):
     assert (np.diff(probabilities[np.argsort(student)]) >= 0).all()
     middle = (probabilities > 0.4) & (probabilities < 0.6)
     assert labels[middle].mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_alone_keeps_the_order_of_pairs_that_match_nearly_certainly_not(fitted):
+    far = Cascade(**{**fitted.model_dump(), "student": (4.0, -2.0)})
+    student = np.array([-12.0, -10.0, -9.5, -9.0, -8.0])  # log-odds of -50 to -34
+    np.testing.assert_allclose(far.alone(student), expit(4 * student - 2), rtol=1e-14)
+    np.testing.assert_allclose(unit_scores("cross_encoder", 4 * student), expit(4 * student), rtol=1e-6)
 
 
 def test_together_finds_the_true_weights():

@@ -666,10 +666,10 @@ class TestBlocks:
     def test_of_a_hub_dataset_no_other_column_is_decoded(self, monkeypatch):
         datasets = pytest.importorskip("datasets")
         held = datasets.Dataset.from_dict(
-            {"query": ["q1", "q2"], "document": ["d1", "d2"], "photo": [{"bytes": b"no", "path": None}] * 2}
+            {"query": ["q1", "q2"], "document": [0.1, 0.7], "photo": [{"bytes": b"no", "path": None}] * 2}
         )
-        held = held.cast_column("photo", datasets.Image())
+        held = held.cast_column("photo", datasets.Image()).cast_column("document", datasets.Value("float32"))
         monkeypatch.setattr(datasets, "load_dataset", lambda name, split: held)
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
         blocks = list(tables.column_blocks("some/set", ["query", "document", "query"]))
-        assert blocks == [{"query": ["q1"], "document": ["d1"]}, {"query": ["q2"], "document": ["d2"]}]
+        assert blocks == [{"query": ["q1"], "document": [0.1]}, {"query": ["q2"], "document": [0.7]}]

@@ -16,6 +16,7 @@ import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -212,6 +213,8 @@ INPUTS = {
     "dictionary.parquet": (parquet(pa.array(RIGHT).dictionary_encode()), None),
     "integers.parquet": (parquet(pa.array([7, 8], pa.int16())), ["7", "8"]),
     "floats.parquet": (parquet([1.5, 0.25]), ["1.5", "0.25"]),
+    "short floats.parquet": (parquet(pa.array([0.1, 1.7], pa.float32())), ["0.1", "1.7"]),
+    "shorter floats.parquet": (parquet(pa.array(np.float16([0.1, 1.7]))), ["0.1", "1.7"]),
     "lists.parquet": (parquet([["a"], ["b"]]), "row 1: text is no text: a text is expected, got ['a'] (list)"),
     "bools.parquet": (parquet([True]), "row 1: text is no text: a text is expected, got True (bool)"),
     "bytes.parquet": (parquet([b"a"]), "row 1: text is no text: a text is expected, got b'a' (bytes)"),
