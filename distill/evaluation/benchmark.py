@@ -510,13 +510,14 @@ def _baseline_rows(run: Run) -> list[BenchmarkEntry]:
 
 
 def _inputs(run: Run, rows: list[BenchmarkEntry]) -> dict[str, Any]:
-    """Return all inputs of the report: models, settings, pairs, and the machine and software of the measurement."""
+    """Return all inputs of the report: models, settings, the seed of the resamples, pairs, and the machine and software of the measurement."""
     revisions = {row.name: getattr(read_card(row.path), "revision", None) for row in rows}
     calibrations = stored_calibrations({row.name: row.path for row in rows if row.role in _OURS})
     return {
         **({"calibrations": calibrations} if calibrations else {}),
         "models": revisions,
         "benchmark": run.recipe.benchmark.model_dump(mode="json"),
+        "seed": run.recipe.seed,
         "evaluation": run.split.evaluation.fingerprint(),
         "machine": _machine(),
     }
