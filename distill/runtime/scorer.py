@@ -60,7 +60,7 @@ __getattr__ = moved_names(__name__)  # names from before the rename
 
 log = logging.getLogger(__name__)
 
-Item = TypeVar("Item", str, tuple[str, str])
+_Item = TypeVar("_Item", str, tuple[str, str])
 _CHUNK = 8192  # texts tokenised and sorted together: bounds the memory, and is enough to fill batches of one length
 
 
@@ -653,9 +653,9 @@ def _chunks(texts: Iterable[str], chunk_size: int) -> Iterator[list[str]]:
         yield chunk
 
 
-def _unique(items: Sequence[Item]) -> tuple[list[Item], np.ndarray]:
+def _unique(items: Sequence[_Item]) -> tuple[list[_Item], np.ndarray]:
     """Return the distinct texts or pairs in order of appearance, and the index of each item among them."""
-    index: dict[Item, int] = {}
+    index: dict[_Item, int] = {}
     positions = np.fromiter((index.setdefault(item, len(index)) for item in items), dtype=np.int64, count=len(items))
     return list(index), positions
 

@@ -1,5 +1,7 @@
 """Queries with candidates that `distill mine` found, of two Korean sets, to train and to evaluate rankings on.
 
+    python -m tests.benchmarks.mined_candidates data/question_pair data/question_lists --mine teacher=MODEL relative-margin=0.05
+
 StyleKQC has clusters of ten sentences of one meaning. For training, each of five queries of a cluster has one of its other
 sentences as the positive, and `distill mine` finds negatives among all positives, of which some are unknown answers. For
 evaluation, the first sentence of a cluster is the query, the nine others are positives, and BM25's best sentences of other clusters
@@ -11,6 +13,7 @@ as the only positive, and BM25's best of all questions of the set fill the list,
 them will be unlabelled ones.
 """
 
+import argparse
 import csv
 import itertools
 import subprocess
@@ -137,3 +140,12 @@ SETS = {  # rows of training pairs and of evaluation pairs, and what distill min
     "stylekqc": (_positives_of_clusters, _lists_of_clusters, ["--clusters", "a,b"]),
     "question_pair": (_labelled_questions, _lists_of_questions, []),
 }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder of train.csv and dev.csv, named like one of the sets")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--mine", nargs="*", default=[], metavar="OPTION", help="options of distill mine, without --")
+    given = parser.parse_args()
+    print(*write_mined_candidates(given.source, given.output, [f"--{option}" for option in given.mine]), sep="\n")
