@@ -31,7 +31,7 @@ from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, re
 from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
-from distill.models.backbone import check_student_dimensions, check_student_layers
+from distill.models.backbone import check_student_dimensions, check_student_layers, check_student_length
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
 from distill.recipe.schema import BlackBox, FileTeacher, FurtherCut, M3Teacher, Recipe, Student, TokenTeacher
@@ -110,7 +110,7 @@ class Run:
     def split(self) -> Split:
         """The data of the stage, read once."""
         if not self.stated.stages:
-            return load_split(self.recipe.data, self.recipe.seed)
+            return load_split(self.recipe.data, self.recipe.seed, for_training=True)
         return self.stages[-1]._splits[self.place]
 
     def check_files(self) -> None:
@@ -120,6 +120,7 @@ class Run:
         """
         check_student_layers(self.stated)
         check_student_dimensions(self.stated)
+        check_student_length(self.stated)
         for name, teacher in self.stated.black_boxes.items():
             for path in teacher.path if isinstance(teacher, FileTeacher) else ():
                 if Path(path).exists():
@@ -139,6 +140,11 @@ class Run:
             log.info("data%s: %s", "" if stage.name is None else f" of stage {stage.name}", stage.split.summary())
             for shortage in stage.split.shortages():
                 log.warning("%s", shortage)
+        if "cascade" in self.stated.model_fields_set:
+            from distill.scorers.cascade import too_few_pairs
+
+            if problem := too_few_pairs(len(self.split.validation)):
+                log.warning("`distill cascade` will refuse this recipe: %s", problem)
 
     @cached_property
     def _splits(self) -> list[Split]:

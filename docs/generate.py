@@ -100,9 +100,9 @@ def _section_text(section: type[BaseModel], own: Mapping[str, Any], defs: Mappin
 
 
 def _in_yaml(text: str) -> str:
-    """Return a docstring with the values of Python as YAML spells them."""
+    """Return a docstring with the values of Python as YAML spells them; "None of them" is no value."""
     for python, yaml in (("None", "null"), ("True", "true"), ("False", "false")):
-        text = re.sub(rf"(?<!`)\b{python}\b", f"`{yaml}`", text)
+        text = re.sub(rf"(?<!`)\b{python}\b(?! of )", f"`{yaml}`", text)
     return text
 
 

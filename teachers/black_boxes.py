@@ -12,6 +12,7 @@ from distill.errors import BadInput
 from distill.evaluation.teacher_exports import measured_teachers, primary_teacher
 from distill.files.artefact import read_card
 from distill.recipe.black_box import BlackBox, CallableTeacher, EndpointTeacher, FileTeacher, ScaledAnswers
+from distill.recipe.schema import Teacher
 from distill.recipe.token_teachers import TokenTeacher
 from distill.run import Run
 from distill.scorers.black_box import answers_of, endpoint_of, lacking, open_black_box
@@ -21,7 +22,7 @@ from distill.training.read_texts import are_read
 from teachers.described import put_into_run
 from teachers.token_teachers import check_token_teacher, take_token_teacher
 
-__all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "items_of", "mapped_range"]
+__all__ = ["check_black_box", "check_black_boxes", "describe_black_box", "is_trained", "items_of", "mapped_range"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,12 @@ def mapped_range(run: Run, name: str) -> tuple[float, float] | None:
     """Return the range from which a teacher's scores are mapped to logits; None if they are not."""
     settings = run.recipe.black_boxes.get(name)
     return settings.mapped_range if isinstance(settings, ScaledAnswers) else None
+
+
+def is_trained(run: Run, name: str) -> bool:
+    """Tell whether the run trains this teacher itself, so that the scale of its scores is known."""
+    teacher = run.recipe.models.get(name)
+    return isinstance(teacher, Teacher) and not teacher.frozen
 
 
 def items_of(run: Run, name: str) -> dict[str, list[tuple[int, Item]]]:

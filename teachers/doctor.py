@@ -54,7 +54,7 @@ from distill.scorers.token_scorer import TokenScorer
 from distill.signals import SignalCache, pair_keys, text_keys
 from distill.training.building import model_builder
 from distill.training.learnable import all_alike
-from teachers.black_boxes import check_black_box, mapped_range
+from teachers.black_boxes import check_black_box, is_trained, mapped_range
 from teachers.disagreement import TRAINING_PAIR, Disagreement, find_disagreement, write_disagreement
 
 __all__ = ["Diagnosis", "diagnose", "write_diagnosis"]
@@ -182,7 +182,9 @@ def _examine(
     if scorer is None:
         return found, []
     if scores is not None:
-        found += check_scale(about, scores, teacher.model_kind, score_range=mapped_range(run, name))
+        found += check_scale(
+            about, scores, teacher.model_kind, score_range=mapped_range(run, name), is_known=is_trained(run, name)
+        )
         found += check_against_labels(about, scores, validation.labels, where="validation")
         found += _beside_floor(about, scores, validation, floor)
     try:
@@ -364,7 +366,7 @@ def _signals(run: Run, name: str, scorer: Scorer | BlackBoxScorer | TokenScorer,
     if cached.one_vector:
         line = f"the embeddings of {len(cached.rows):,} training pairs are all the same vector"
         return [Finding("problem", "constant", about, line, "take another teacher: a student learns nothing from it")]
-    found = check_scale(about, cached.scores, kind, score_range=mapped_range(run, name))
+    found = check_scale(about, cached.scores, kind, score_range=mapped_range(run, name), is_known=is_trained(run, name))
     finite = np.isfinite(cached.scores)
     rows, scores = cached.rows[finite], cached.scores[finite]
     known_labels = None if labels is None else labels[rows]

@@ -36,7 +36,7 @@ from distill.training.learnable import LEAST_SPREAD, all_alike, unrelated
 from distill.training.read_texts import are_read
 from distill.training.unlabelled import taught_pairs
 from distill.wording import in_dollars
-from teachers.black_boxes import check_black_box, describe_black_box, mapped_range
+from teachers.black_boxes import check_black_box, describe_black_box, is_trained, mapped_range
 
 __all__ = ["cache_signals"]
 
@@ -381,7 +381,8 @@ def _described(run: Run, name: str, scores: np.ndarray) -> dict[str, Any]:
             f"the scores of teacher {name} are nearly equal (std {described['std']:.2g}): a student learns nothing from them; train the teacher longer or with another learning rate"
         )
     kind, score_range = run.recipe.teachers[name].model_kind, mapped_range(run, name)
-    for finding in check_scale(f"signals of {name}", scores, kind, score_range=score_range):
+    is_known = is_trained(run, name)
+    for finding in check_scale(f"signals of {name}", scores, kind, score_range=score_range, is_known=is_known):
         log.warning("%s", finding.line)
     problem = unrelated(f"the scores of teacher {name}", scores, labels)
     if problem is not None:

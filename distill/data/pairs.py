@@ -12,6 +12,7 @@ import hashlib
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -229,15 +230,33 @@ class _Parts:
     validation: Pairs
     evaluation: Pairs
     unjudged: Pairs
+    n_seen: int = 0
+    """Evaluation pairs that are also pairs to train on."""
 
 
-def load_split(data: Data, seed: int) -> Split:
+def load_split(data: Data, seed: int, *, for_training: bool = False) -> Split:
     """Read what the recipe's `data` section names and split it.
 
+    :param for_training: refuse evaluation pairs that are all training pairs, too; else they are a note
     :raises BadInput: on anything that cannot be trained on.
     """
     notes: list[str] = []
-    return _with_texts(_draw(data, seed, notes), data, seed, notes)
+    parts = _draw(data, seed, notes)
+    if for_training:
+        _check_evaluation(parts, data)
+    return _with_texts(parts, data, seed, notes)
+
+
+def _check_evaluation(parts: "_Parts", data: Data) -> None:
+    """Refuse a file of evaluation pairs that are all training pairs: nothing would be measured.
+
+    :raises BadInput: naming both files
+    """
+    if parts.n_seen == len(parts.evaluation):
+        raise BadInput(
+            f"data.evaluation: each of the {counted(parts.n_seen, 'pair')} of {data.evaluation} is also a pair of {data.train} (data.train); name "
+            "pairs that are not trained on, or leave data.evaluation out, and a share of the training pairs is held out"
+        )
 
 
 def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | None = None) -> _Parts:
@@ -245,10 +264,10 @@ def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | N
 
     :param earlier_evaluation: evaluation pairs, if already drawn; training pairs with one of their texts are left out
     """
-    pairs = _load_pairs(data.train, data, seed, notes)
+    pairs, n_seen = _load_pairs(data.train, data, seed, notes), 0
     if earlier_evaluation is not None:
         evaluation = earlier_evaluation
-        rest = _without(pairs, held_out_keys(evaluation), notes, "training pairs")
+        rest = _without(pairs, held_out_keys(evaluation), notes, "training pair")
         if not len(rest):
             raise BadInput(f"{data.train}: every pair holds an evaluation text; nothing is left to train on")
     elif data.evaluation is None:
@@ -260,17 +279,30 @@ def _draw(data: Data, seed: int, notes: list[str], earlier_evaluation: Pairs | N
             )
     else:
         rest, evaluation = pairs, _load_pairs(data.evaluation, data, seed, notes)
-        notes += _leaks(rest, evaluation)
+        n_seen = _n_shared(rest, evaluation)
+        notes += _leaks(rest, evaluation, n_seen)
     if evaluation.labels is None:
         raise BadInput("the evaluation pairs have no labels; the report has nothing to compare with")
     rest, unjudged = keep_labelled(rest, data, seed, notes)  # validation labels are labels too
     share = min(data.validation_share, data.max_validation_pairs / max(len(rest), 1))
-    train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
-    if data.evaluation is None and earlier_evaluation is None:
-        _check_classes(pairs, {"training": train, "evaluation": evaluation})
+    few = f"{_label_limit(data)} leaves too few labels: " if len(unjudged) else ""
+    try:
+        train, validation = _held_out(rest, share, data.split, seed + 1, notes, "validation")
+        if data.evaluation is None and earlier_evaluation is None:
+            _check_classes(pairs, {"training": train, "evaluation": evaluation})
+    except BadInput as error:
+        if not few or f"all {len(evaluation)} evaluation" in str(error):
+            raise
+        reason = str(error).partition("; ")[0]
+        raise BadInput(f"{few}{reason}; raise {_label_limit(data)}, or leave it out") from None
     notes += _unlike(train, {"evaluation": evaluation, "validation": validation})
     further = load_labelled_pairs(data, seed, held_out_keys(validation, evaluation), notes)
-    return _Parts(_joined([train, *further]) if further else train, validation, evaluation, unjudged)
+    return _Parts(_joined([train, *further]) if further else train, validation, evaluation, unjudged, n_seen)
+
+
+def _label_limit(data: Data) -> str:
+    """Return the name of the setting that limits the labels."""
+    return "data.labelled_share" if data.labelled_share is not None else "data.max_labelled"
 
 
 def _with_texts(parts: _Parts, data: Data, seed: int, notes: list[str]) -> Split:
@@ -281,11 +313,12 @@ def _with_texts(parts: _Parts, data: Data, seed: int, notes: list[str]) -> Split
     texts = dict.fromkeys(text for source in data.unlabelled for text in load_texts(source, seed=seed))
     unlabelled = [text for text in texts if text_key(text) not in held_out]
     if dropped := len(texts) - len(unlabelled):
-        notes.append(f"{dropped} unlabelled texts are also held-out texts and were left out of training")
+        which = "text is also a held-out text and was" if dropped == 1 else "texts are also held-out texts and were"
+        notes.append(f"{dropped} unlabelled {which} left out of training")
     all_parallel = list(dict.fromkeys(pair for section in data.parallel for pair in load_parallel(section, seed=seed)))
     parallel = [pair for pair in all_parallel if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(all_parallel) - len(parallel):
-        notes.append(f"{dropped} parallel pairs hold a held-out text and were left out of training")
+        notes.append(f"{_holding(dropped, 'parallel pair')} a held-out text and {_were(dropped)} left out of training")
     for note in notes:
         log.warning(note)
     return Split(train, validation, evaluation, unlabelled, tuple(notes), parallel, unlabelled_pairs)
@@ -302,6 +335,7 @@ def load_stage_splits(own: Data, stages: Mapping[str, Data], seed: int) -> list[
     """
     notes: list[str] = []
     drawn_parts = [(own, _draw(own, seed, notes))]
+    _check_evaluation(drawn_parts[0][1], own)
     splits = [(own, _with_texts(drawn_parts[0][1], own, seed, notes))]
     for name, data in stages.items():
         if any(data == earlier_data for earlier_data, _ in splits):
@@ -344,12 +378,15 @@ def _freed(split: Split, held_out: set[str]) -> Split:
     if not held_out:
         return split
     notes: list[str] = []
-    train = _without(split.train, held_out, notes, "training pairs", "validates another stage")
-    unpaired = _without(split.unlabelled_pairs, held_out, notes, "unlabelled pairs", "validates another stage")
+    train = _without(split.train, held_out, notes, "training pair", "validates another stage")
+    unpaired = _without(split.unlabelled_pairs, held_out, notes, "unlabelled pair", "validates another stage")
     unlabelled = [text for text in split.unlabelled if text_key(text) not in held_out]
     parallel = [pair for pair in split.parallel if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(split.unlabelled) - len(unlabelled) + len(split.parallel) - len(parallel):
-        notes.append(f"{dropped} unlabelled or parallel texts validate another stage and were left out of training")
+        which = "text validates" if dropped == 1 else "texts validate"
+        notes.append(
+            f"{dropped} unlabelled or parallel {which} another stage and {_were(dropped)} left out of training"
+        )
     if not len(train):
         raise BadInput(
             "every training pair of a stage holds a text that validates another stage; nothing is left of it"
@@ -369,15 +406,31 @@ def _freed(split: Split, held_out: set[str]) -> Split:
 def _without(
     pairs: Pairs, held_out: set[str], notes: list[str], what: str, why: str = "is an evaluation text"
 ) -> Pairs:
-    """Return the pairs that contain no text of these keys; the notes state how many are left out."""
+    """Return the pairs that contain no text of these keys; the notes state how many are left out.
+
+    :param what: the pairs in the singular; words behind the first "pair" stay as they are
+    """
     kept = [
         row
         for row, pair in enumerate(zip(pairs.queries, pairs.documents, strict=True))
         if held_out.isdisjoint(map(text_key, pair))
     ]
     if dropped := len(pairs) - len(kept):
-        notes.append(f"{dropped} {what} hold a text that {why} and were left out of training")
+        notes.append(f"{_holding(dropped, what)} a text that {why} and {_were(dropped)} left out of training")
     return pairs if not dropped else pairs.select(kept)
+
+
+def _holding(n: int, what: str) -> str:
+    """Return a number of pairs with its verb.
+
+    >>> _holding(1, "training pair"), _holding(2, "pair of x.csv")
+    ('1 training pair holds', '2 pairs of x.csv hold')
+    """
+    return f"{n} {what} holds" if n == 1 else f"{n} {what.replace('pair', 'pairs', 1)} hold"
+
+
+def _were(n: int) -> str:
+    return "was" if n == 1 else "were"
 
 
 def joined(splits: Sequence[Split]) -> Split:
@@ -464,27 +517,48 @@ def _load_pairs(
             pairs = pairs.select(sample(len(pairs), data.max_pairs, seed))
     if data.resume is None:
         return pairs
-    pairs, resume_notes = _read_as_resumes(pairs, data.resume)
+    pairs, resume_notes = _read_as_resumes(pairs, data.resume, source)
     notes += resume_notes
     return pairs
 
 
-def _read_as_resumes(pairs: Pairs, resume: Resume) -> tuple[Pairs, list[str]]:
-    """Blind one side and keep the chosen sections, each text once. Returns the pairs and notes for the user."""
+def _read_as_resumes(pairs: Pairs, resume: Resume, source: str) -> tuple[Pairs, list[str]]:
+    """Blind one side and keep the chosen sections, each text once. Returns the pairs and notes for the user.
+
+    What is removed is counted by kind in the log.
+    """
     from distill.resumes.blinding import blind
     from distill.resumes.sections import keep_sections
 
     texts = pairs.queries if resume.side == "query" else pairs.documents
     prepared: dict[str, str] = {}
-    n_whole = 0
+    n_whole, identifiers, sections = 0, Counter[str](), Counter[str]()
     for text in dict.fromkeys(texts):
-        # blinded before sections are cut: a name from the personal data must be found in the other sections
-        prepared_text = blind(text).text if resume.blind else text
+        prepared_text = text
+        if resume.blind:  # before sections are cut: a name from the personal data must be found in the other sections
+            blinded = blind(text)
+            prepared_text = blinded.text
+            identifiers.update(removed.kind for removed in blinded.removed)
         if resume.keep is not None:
             kept = keep_sections(prepared_text, resume.keep)
+            sections.update(section.kind for section in kept.dropped)
             n_whole += not kept.found
             prepared_text = kept.text if kept.found else prepared_text
         prepared[text] = prepared_text if prepared_text.strip() else text
+    for counts, wanted, what in (
+        (sections, resume.keep is not None, "sections dropped"),
+        (identifiers, resume.blind, "identifiers removed"),
+    ):
+        kinds = ", ".join(f"{kind} {n}" for kind, n in counts.most_common())
+        if wanted:
+            log.info(
+                "%s: %d %s from %s%s",
+                source,
+                counts.total(),
+                what,
+                counted(len(prepared), "résumé"),
+                kinds and f": {kinds}",
+            )
     notes = []
     if n_whole and resume.keep is not None:
         notes.append(
@@ -578,6 +652,8 @@ class PairReader:
     hub_split: str = "train"
     labelled: bool = True
     option_names: OptionNames = OptionNames()
+    _truth_values: list[int] = field(default_factory=list, compare=False)
+    """The number of labels in each block read that are true or false."""
 
     def __post_init__(self) -> None:
         low, high = self.label_range
@@ -594,6 +670,7 @@ class PairReader:
             problems |= new_problems
             labels = None
             if self.labelled:
+                self._truth_values.append(sum(isinstance(label, bool | np.bool_) for label in table[columns.label]))
                 labels, new_problems = _to_unit(table[columns.label], self.label_range, self.option_names.label_range)
                 problems = new_problems | problems
             block = Pairs(queries, documents, labels)
@@ -605,6 +682,10 @@ class PairReader:
 
         :raises BadInput: naming the first bad rows, or if no row is left
         """
+        if n_truth_values := sum(self._truth_values):
+            what = "label is" if n_truth_values == 1 else "labels are"
+            within = "{} [{:g}, {:g}]".format(self.option_names.label_range, *self.label_range)
+            log.warning("%s: %d %s true or false, taken as 1 or 0 of %s", self.source, n_truth_values, what, within)
         if problems and not self.skip_bad_rows:
             raise refused_rows(self.source, n_rows, problems, advice=self._advice(n_rows, problems))
         if problems:
@@ -768,13 +849,17 @@ def keep_labelled(train: Pairs, data: Data, seed: int, notes: list[str]) -> tupl
     if data.labelled_share is None and data.max_labelled is None:
         return train, Pairs([], [])
     target = round(data.labelled_share * len(train)) if data.labelled_share is not None else data.max_labelled or 0
+    limit = _label_limit(data)
     if target >= len(train):
+        notes.append(
+            f"{limit} has no effect: the {counted(len(train), 'pair')} to train on and validate by all keep their labels"
+        )
         return train, Pairs([], [])
     kept = take_nested_groups(Groups.by_text(map(text_key, train.queries)), max(1, target), seed)
     if not kept:
         raise BadInput(
-            f"data.labelled_share, max_labelled: the first query drawn has more pairs than the {target} of {len(train)} "
-            "that may keep their labels; set more"
+            f"{limit}: the first query drawn has more pairs than the {target} of {len(train)} that may keep their labels; "
+            "set more"
         )
     labelled, kept_set = train.select(kept), set(kept)
     rest = train.select(row for row in range(len(train)) if row not in kept_set)
@@ -799,7 +884,7 @@ def load_labelled_pairs(data: Data, seed: int, held_out: set[str], notes: list[s
             "max_pairs": section.max_pairs,
         }
         pairs = _load_pairs(section.path, data.model_copy(update=own), seed, notes, option_names)
-        pairs = _without(pairs, held_out, notes, f"pairs of {section.path}", "validates or evaluates")
+        pairs = _without(pairs, held_out, notes, f"pair of {section.path}", "validates or evaluates")
         if not len(pairs):
             raise BadInput(f"{section_name}: every pair of {section.path} holds a validation or evaluation text")
         log.info("%s: %s with labels to train on", section.path, counted(len(pairs), "pair"))
@@ -824,12 +909,23 @@ def load_unlabelled_pairs(
     new_pairs = [pair for pair in dict.fromkeys(found) if pair not in training_pairs]
     clean = [pair for pair in new_pairs if held_out.isdisjoint(map(text_key, pair))]
     if dropped := len(new_pairs) - len(clean):
-        notes.append(f"{dropped} unlabelled pairs hold a held-out text and were left out of training")
-    if dropped := len(found) - len(new_pairs):
-        notes.append(f"{dropped} unlabelled pairs are training pairs already, or came twice, and were left out")
+        notes.append(
+            f"{_holding(dropped, 'unlabelled pair')} a held-out text and {_were(dropped)} left out of training"
+        )
+    if n_known := len(found) - len(new_pairs):
+        which = (
+            "pair is a training pair already, or came" if n_known == 1 else "pairs are training pairs already, or came"
+        )
+        notes.append(f"{n_known} unlabelled {which} twice, and {_were(n_known)} left out")
     if not clean:
+        where = "data.unlabelled_pairs" if data.unlabelled_pairs else _label_limit(data)
+        causes = [f"{n_known} came twice or are training pairs already"] if n_known else []
+        causes += [f"{_holding(dropped, 'pair')} a text of the validation or evaluation pairs"] if dropped else []
+        advice = "; give pairs of other texts" + (
+            f", or another data.evaluation than {data.evaluation}" if dropped and data.evaluation else ""
+        )
         raise BadInput(
-            f"data.unlabelled_pairs: none of {len(found)} pairs is left; they are held-out or training pairs"
+            f"{where}: none of {counted(len(found), 'pair')} without labels is left: {', '.join(causes)}{advice}"
         )
     return pairs_of(clean)
 
@@ -850,7 +946,7 @@ def _source(section: UnlabelledPairs, data: Data, seed: int, notes: list[str]) -
     else:
         return []
     if data.resume is not None:
-        pairs, resume_notes = _read_as_resumes(pairs, data.resume)
+        pairs, resume_notes = _read_as_resumes(pairs, data.resume, section.path or "bundled")
         notes += resume_notes
     return zip(pairs.queries, pairs.documents, strict=True)
 
@@ -913,16 +1009,25 @@ def _drawn(keys: tuple[list[str], list[str]], share: float, *, seed: int, name: 
 
 
 def _dropped(drawn: Drawn, name: str) -> str:
+    if drawn.n_dropped == 1:
+        return f"1 pair was dropped because it uses a text of the {name} pairs"
     return f"{drawn.n_dropped} pairs were dropped because they use a text of the {name} pairs"
 
 
-def _leaks(train: Pairs, evaluation: Pairs) -> list[str]:
+def _n_shared(train: Pairs, evaluation: Pairs) -> int:
+    """Return how many evaluation pairs are also training pairs."""
+    trained = set(zip(*_keys(train), strict=True))
+    return sum(pair in trained for pair in zip(*_keys(evaluation), strict=True))
+
+
+def _leaks(train: Pairs, evaluation: Pairs, n_pairs: int) -> list[str]:
     texts = held_out_keys(evaluation)
     shared = len(texts & held_out_keys(train))
     if not shared:
         return []
+    whole = f", and {n_pairs} of {len(evaluation)} pairs are training pairs, too" if n_pairs else ""
     return [
-        f"leak: {shared} of {len(texts)} evaluation texts also stand in the training pairs; results on them are too good"
+        f"leak: {shared} of {len(texts)} evaluation texts also stand in the training pairs{whole}; results on them are too good"
     ]
 
 

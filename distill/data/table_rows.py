@@ -15,6 +15,7 @@ import logging
 import re
 import unicodedata
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from io import TextIOWrapper
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+EMPTY_LINES = "%s: %s left out, row numbers do not count them"
 _MAX_CELL = 2**31 - 1  # the default limit of csv is 128 KiB per value
 _SHOWN = 200
 _MARKS = {
@@ -85,7 +87,8 @@ def text_lines(path: TableFile, *, newline: str = "\n") -> Iterator[str]:
         with path.open("rb") as raw, TextIOWrapper(_unpacked(path, raw), encoding, newline=newline) as lines:
             yield from lines
     except UnicodeError:
-        raise BadInput(_not_decoded(path, encoding)) from None
+        problem = _not_utf8(path) if encoding == "utf-8-sig" else None
+        raise BadInput(problem or _not_decoded(path, encoding)) from None
     except EOFError:
         raise BadInput(f"{path} cannot be read: it ends early; it was cut off, copy it again") from None
     except (OSError, zlib.error) as error:
@@ -115,9 +118,35 @@ def _encoding(path: TableFile, raw: IO[bytes]) -> str:
     return next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 
+def _not_utf8(path: TableFile) -> str | None:
+    """Return where a file stops being UTF-8, and what to do; None if it is UTF-8 when read again."""
+    where, is_utf8_elsewhere, is_cp949 = "", False, True
+    with path.open("rb") as raw, _unpacked(path, raw) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+                is_utf8_elsewhere |= not line.removeprefix(BOM_UTF8).isascii()
+                continue
+            except UnicodeDecodeError as error:
+                where = where or f"byte {error.start + 1} of line {number} (0x{line[error.start]:02x})"
+            is_cp949 = is_cp949 and _decodes(line, "cp949")
+    if not where:
+        return None
+    if is_cp949 and not is_utf8_elsewhere:
+        advice = "save it as UTF-8 (Korean files are often CP949): iconv -f cp949 -t utf-8"
+        return f"{path} is not UTF-8; {advice}; it ceases to be at {where}"
+    return f"{path} is not UTF-8 at {where}; mend it there, or save the file as UTF-8"
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _not_decoded(path: TableFile, encoding: str) -> str:
-    if encoding == "utf-8-sig":
-        return f"{path} is not UTF-8; save it as UTF-8 (Korean files are often CP949): iconv -f cp949 -t utf-8"
     return f"{path} is not {encoding.upper()}, whatever its first bytes say; save it as UTF-8"
 
 
@@ -172,7 +201,7 @@ def _whole_rows(path: TableFile, header: list[str], rows: Iterator[list[str]], f
         yield row
     n_empty += pending  # at the end of a file they are no values, even of one column
     if n_empty:
-        log.warning("%s: %s left out, row numbers do not count them", path, counted(n_empty, "empty line"))
+        log.warning(EMPTY_LINES, path, counted(n_empty, "empty line"))
 
 
 _ADVICE = {

@@ -23,6 +23,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill.data.public_sets import advice_for
-from distill.data.table_rows import RepeatedKeys, delimited_rows, json_rows, text_rows
+from distill.data.table_rows import EMPTY_LINES, RepeatedKeys, delimited_rows, json_rows, text_rows
 from distill.errors import BadInput
 from distill.wording import printable
 
@@ -510,6 +511,21 @@ def count_gaps(source: str, n_lines: int, n_gaps: int, *, left_out: bool) -> Non
         log.warning("%s: of %d lines, %d show no character; %s", source, n_lines, n_gaps, what)
 
 
+@contextmanager
+def _empty_lines_said_before() -> Iterator[None]:
+    """While this lasts, empty lines are not counted in the log: the first reading has done so."""
+    rows_log = logging.getLogger(delimited_rows.__module__)
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.msg != EMPTY_LINES
+
+    rows_log.addFilter(is_news)
+    try:
+        yield
+    finally:
+        rows_log.removeFilter(is_news)
+
+
 def unchanged(
     source: str, blocks: Iterable[Block], digests: Sequence[str], digest_of: Callable[[Block], str]
 ) -> Iterator[Block]:
@@ -519,9 +535,10 @@ def unchanged(
     :raises BadInput: at the first block that has changed, or if there are more or fewer blocks
     """
     n_blocks, error = 0, BadInput(f"{source} changed while it was read; run the command again")
-    for n_blocks, block in enumerate(blocks, start=1):
-        if n_blocks > len(digests) or digest_of(block) != digests[n_blocks - 1]:
-            raise error
-        yield block
+    with _empty_lines_said_before():
+        for n_blocks, block in enumerate(blocks, start=1):
+            if n_blocks > len(digests) or digest_of(block) != digests[n_blocks - 1]:
+                raise error
+            yield block
     if n_blocks != len(digests):
         raise error

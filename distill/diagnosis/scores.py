@@ -44,11 +44,17 @@ _NORMAL_95_ONE_SIDED = 1.645
 
 
 def check_scale(
-    about: str, scores: np.ndarray, kind: ModelKind, *, score_range: tuple[float, float] | None = None
+    about: str,
+    scores: np.ndarray,
+    kind: ModelKind,
+    *,
+    score_range: tuple[float, float] | None = None,
+    is_known: bool = False,
 ) -> list[Finding]:
     """Tell logits, probabilities and cosines apart by their range, and find scores that are not finite or all equal.
 
     :param score_range: the range from which the scores of a black box were mapped to logits; None if they were not
+    :param is_known: whether the scale needs no guess: the run trains the teacher itself
 
     *Shape:* scores: (n_pairs,)
     """
@@ -65,6 +71,8 @@ def check_scale(
         return [
             Finding("problem", "constant", about, message, "train this teacher longer, or take another one", numbers)
         ]
+    if is_known:
+        return []
     if kind == "bi_encoder":
         if low >= -1 - _SLACK and high <= 1 + _SLACK:
             return []

@@ -38,7 +38,7 @@ from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.metrics.standing import problem_of
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
-from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
+from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, too_few_pairs, top_k_of_queries
 from distill.scorers.scoring import SCORER_FILE
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]
@@ -77,6 +77,8 @@ def measure_cascade(run: Run) -> None:
         return
     if validation.labels is None or evaluation.labels is None:
         raise BadInput("a cascade is fitted on labels; this recipe's pairs have none")
+    if problem := too_few_pairs(len(validation)):
+        raise BadInput(problem)
     held_back, evaluated = (
         _Part(run, pairs, *(_scores(run, row, pairs) for row in (student, teacher)))
         for pairs in (validation, evaluation)

@@ -133,6 +133,8 @@ def mine(
     check_mining_settings(
         settings, None if retriever is None else retriever.scorer.path, has_teacher=teacher is not None
     )
+    if settings.strata[-1].last > settings.depth:
+        log.warning("stratum %s: ranks above the depth of %d do not exist", settings.strata[-1], settings.depth)
     _check(inputs, retriever)
     check_output_folder(folder, inputs=inputs.sources, ours=MINED, overwrite=True)
     is_new = not folder.exists()

@@ -16,12 +16,14 @@ from typing import Any, Literal
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, new_folder, revision
 from distill.files.trust import read_json
+from distill.models.files import usable_positions
 from distill.recipe.schema import FreshBackbone, LayerChoice, Recipe, TeacherBackbone
 from distill.wording import counted
 
 __all__ = [
     "check_student_dimensions",
     "check_student_layers",
+    "check_student_length",
     "fresh_backbone",
     "identify",
     "resolve_name",
@@ -289,7 +291,24 @@ def check_student_layers(recipe: Recipe) -> None:
         number, choice = max(student.layers) + 1, str(list(student.layers))
     if number > n_layers:
         raise BadInput(
-            f"student.layers {choice}: the backbone has {counted(n_layers, 'layer')}, counted from 0 to {n_layers - 1}"
+            f"student.layers {choice}: the backbone has {counted(n_layers, 'layer')}, counted from 0 to {n_layers - 1}: at most {n_layers} can stay"
+        )
+
+
+def check_student_length(recipe: Recipe) -> None:
+    """Refuse texts longer than the student's backbone can read, as far as its config.json is on this machine.
+
+    :raises BadInput: naming the positions that there are
+    """
+    student = recipe.student
+    if student is None or student.static is not None:
+        return
+    positions = None
+    with suppress(TypeError, ValueError):  # whoever opens the model says what is wrong with it
+        positions = usable_positions(_stated_config(_first_backbone(recipe, student.backbone)))
+    if positions is not None and student.max_length > positions:
+        raise BadInput(
+            f"student.max_length: {student.max_length} is more than the {positions} positions of its backbone; set it to {positions} or less"
         )
 
 
@@ -316,13 +335,18 @@ def _first_backbone(recipe: Recipe, backbone: Any) -> Any:
 
 
 def _stated_layers(backbone: Any) -> int | None:
+    content = _stated_config(backbone)
+    n_layers = content.get("num_hidden_layers", content.get("n_layers"))
+    return n_layers if isinstance(n_layers, int) else None
+
+
+def _stated_config(backbone: Any) -> Mapping[str, Any]:
+    """Return the config.json of a backbone that is a folder on this machine; empty if there is none to read."""
     if not isinstance(backbone, str):
-        return None
+        return {}
     folder = Path(resolve_name(backbone))
     places = [folder, *sorted(folder.glob("0_*"))] if folder.is_dir() else []
     config = next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
-    content: Mapping[str, Any] = {}
     with suppress(OSError, BadInput):  # whoever opens the model says what is wrong with it
-        content = {} if config is None else read_json(config)
-    n_layers = content.get("num_hidden_layers", content.get("n_layers"))
-    return n_layers if isinstance(n_layers, int) else None
+        return {} if config is None else read_json(config)
+    return {}

@@ -65,7 +65,8 @@ def blind(text: str) -> Blinded:
     spans = list(labelled(plain, personal))
     fields = {start: kind for start, _, kind in spans}
     spans += [*patterns(plain), *personal_cells(plain, personal)]
-    header = list(header_names(plain, personal))
+    known = any(kind == "name" and HANGUL.search(plain, start, end) for start, end, kind in spans)
+    header = list(header_names(plain, personal, known=known))
     spans += [*header, *names_of_handles(plain), *romanized_names(plain)]
     for start, end, _ in header:  # cells beside the name are personal data, whatever section the line belongs to
         spans += cells_of(plain, plain.rfind("\n", 0, start) + 1, (plain + "\n").index("\n", end))

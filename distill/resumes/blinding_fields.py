@@ -42,6 +42,7 @@ _CELL = r"[^\n|\t]{1,100}"
 _SHORT_CELL = r"[^\n|\t/,;()]{1,40}"
 _HANDLE = r"@?[A-Za-z\d][\w./@:?=&%~#+-]{2,120}(?=[ \t]{0,9}(?:$|[\n|,/)]| ?(?:입니다|이에요|예요|이고|이며|으?로(?![가-힣]))))"
 _NUMBER = r"(?-i:(?=[A-Z*•xX -]{0,8}\d)[A-Z\d*•xX-]{1,20}(?: ?- ?[\d*xX]{4,8}| [A-Z\d*•xX-]{1,8}){0,7})"
+_SPACED_DIGITS = r"\d(?: {1,2}[\d*xX-]){9,15}(?![\w*])"
 _PHONE = rf"(?:\+?\(?\d[\d ().·/*~_-]{{5,34}}\d|{DIGIT}(?:[ .-]?{DIGIT}){{6,12}})"
 _SEX = "(?:남(?:성|자)?|여(?:성|자)?|male|female)(?![가-힣A-Za-z])"
 
@@ -66,7 +67,7 @@ _FIELDS = (
         "name",
         "성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명|예명|필명|별명|한글 ?(?:성명|이름)|영문 ?(?:성명|이름|명)|한[자문] ?(?:성명|이름)?|漢字 ?(?:성명|이름)?|姓 ?名|지원자 ?(?:명|성명)?|작성자|응시자|신청인|비상 ?연락처|보호자(?: ?(?:성명|이름))?|예금주|(?:full |first |last |given |family |middle |maiden |preferred |nick ?)?names?(?:\\(s\\))?|surname|(?:candidate|applicant|employee|nominee)(?:'s (?:full )?name)?|emergency contact",
         _NAME,
-        rf"[가-힣](?: {{0,3}}[가-힣]){{1,3}}(?=[ \t]{{0,9}}(?:$|[\n|,/().])|{_AFTER_NAME})",
+        rf"(?:[가-힣](?: {{0,3}}[가-힣]){{1,3}}(?=[ \t]{{0,9}}(?:$|[\n|,/().])|{_AFTER_NAME})|{ENGLISH_NAME}(?={_NEXT_LABEL}))",
     ),
     _Field(
         "birth",
@@ -109,8 +110,8 @@ _FIELDS = (
     _Field(
         "resident_number",
         r"주민(?:등록)? ?번호(?: ?(?:앞|뒷|뒤) ?자리)?|외국인 ?등록 ?(?:번호|증)|여권 ?(?:번호)?|운전면허 ?번호|선원 ?수첩 ?(?:번호)?|계좌 ?번호|resident(?: registration)? (?:number|no\.?)|passport(?: (?:number|no\.?))?|alien registration (?:number|no\.?)|ssn|social security(?: (?:number|no\.?))?|national id(?:entity)?(?: (?:card|number|no\.?)){0,2}|national insurance(?: (?:number|no\.?))?|ni (?:number|no\.?)|tax (?:id|number|no\.?)|aadhaa?r(?: (?:card|number|no\.?)){0,2}|pan(?: card)? (?:number|no\.?)|nric|id (?:card|number|no\.?)(?: (?:number|no\.?))?|seaman'?s? book(?: (?:number|no\.?))?|cdc (?:number|no\.?)|driv(?:er'?s?|ing) licen[cs]e (?:number|no\.?)",
-        _NUMBER,
-        r"(?=(?:[^\n\d]{0,3}[\d*]){6})" + _NUMBER,
+        f"(?:{_SPACED_DIGITS}|{_NUMBER})",
+        rf"(?=(?:[^\n\d]{{0,3}}[\d*]){{6}})(?:{_SPACED_DIGITS}|{_NUMBER})",
     ),
     _Field(
         "phone",
@@ -134,7 +135,7 @@ _FIELDS = (
     ),
     _Field(
         "body",
-        "키|신 {0,8}장|체 {0,8}중|몸무게|height|weight|발 ?사이즈",
+        "(?:키|신 {0,8}장) ?[/·,] ?(?:체 {0,8}중|몸무게)|키|신 {0,8}장|체 {0,8}중|몸무게|height|weight|발 ?사이즈",
         r"(?:약 ?)?\d{1,3}(?:\.\d)?(?:'\d{1,2}\"?| ?ft ?\d{0,2}(?: ?in)?)?(?: ?(?:cm|kg|㎝|㎏|센티|센치|킬로|lbs?|m)(?![a-z]))?(?: ?/ ?\d{2,3}(?: ?kg)?)?(?![\d가-힣])",
         r"(?:약 ?)?\d{2,3}(?:\.\d)?(?: ?(?:cm|kg|㎝|㎏))?+(?![\d가-힣.%])(?! ?(?:이상|이하|미만|내외))",
     ),
@@ -180,7 +181,7 @@ _PLAIN_LABELS = (
     r"marital|aadhaa?r|national i|next of kin|pronouns|whatsapp|현주소|거주지|주거|본적|출신지|신장|체중|몸무게|나안|교정|사진|종교|mobile|tel|phone)"
 )
 _LABEL = re.compile(
-    rf"(?<![가-힣A-Za-z\d])(?=[가-힣A-Za-z漢])(?:(?<![\w.)\"'%] )|(?={_PLAIN_LABELS}|(?:성명|이름|나이) [가-힣\d]))(?:{_ANY_LABEL})(?![가-힣A-Za-z])(?: ?[(/][^()\n:|]{{1,20}}\)?(?= ?[:|\t])| ?\((?!남|여|만|\d)[^()\n:|]{{1,12}}\))?"
+    rf"(?<![가-힣A-Za-z\d])(?=[가-힣A-Za-z漢])(?:(?<![\w.)\"'%] )|(?={_PLAIN_LABELS}|(?:성명|이름|나이|age) [가-힣\d]))(?:{_ANY_LABEL})(?![가-힣A-Za-z])(?: ?[(/][^()\n:|]{{1,20}}\)?(?= ?[:|\t])| ?\((?!남|여|만|\d)[^()\n:|]{{1,12}}\))?"
     r"(?P<gap> {0,8}(?:[:|\t=)]|- )[ \t|*_]{0,20}| ?\((?=남|여|만|\d)| {2,20}| ?\n {0,8}| )(?P<quote>[\"“'「『])?(?=[^\s:])",
     re.IGNORECASE,
 )
@@ -258,6 +259,7 @@ _NEXT_ENTRY = re.compile(r"(?<=[,;/· ])([^\W\d][^\s:,;/]{0,11})(?: [^\s:,;/]{1,
 _BLINDED = re.compile("|".join(re.escape(token) for tokens in PLACEHOLDERS.values() for token in tokens))
 _TABLE_CELL = re.compile(r"(?:[^|\t\n ]| (?! ))+")
 _MAX_LABEL = 20
+_DIVIDER = re.compile(r" [/·|;] |; ")
 
 
 def entries(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
@@ -274,18 +276,34 @@ def _entries(plain: str, start: int, end: int) -> Iterator[Span]:
         if not HAS_WORD.search(cell[0]):
             continue  # a cell without a word, such as a single colon
         if above is not None and not _BLINDED.match(cell[0]):
-            yield *cell.span(), above
+            yield from () if _is_known_label(cell[0]) else [(*cell.span(), above)]
         above = None
         if ":" not in cell[0]:
-            is_label = len(cell[0]) <= _MAX_LABEL and LABEL_ALONE.fullmatch(cell[0].strip())
-            above = _keyword_kind(cell[0]) if is_label else None
+            above = _keyword_kind(cell[0]) if _is_known_label(cell[0]) else None
             continue
         cuts = [cell.start(), *_cuts(plain, cell.start() + cell[0].index(":"), cell.end()), cell.end()]
         for first, last in pairwise(cuts):
             entry = _ENTRY.match(plain, first, last)
             kind = _keyword_kind(entry["label"]) if entry else None
             if entry and kind and not _BLINDED.match(entry["value"]):
-                yield entry.start("value"), entry.start("value") + len(entry["value"].rstrip(" ,;/·")), kind
+                yield entry.start("value"), _entry_end(plain, *entry.span("value"), kind), kind
+
+
+def _entry_end(plain: str, start: int, end: int, kind: Identifier) -> int:
+    """Return where the value of an entry ends: behind a value of its kind, at the next divider, else with the entry."""
+    for field, pattern in zip(_FIELDS, _VALUES, strict=True):
+        value = pattern.match(plain, start, end) if field.kind == kind else None
+        if value and (divider := _DIVIDER.search(plain, value.end(), end)):
+            end = divider.start()
+            break
+    value_text = plain[start:end].rstrip(" ,;/·")
+    has_closing_alone = value_text.endswith((")", "]")) and not set("([") & set(value_text)
+    return start + len(value_text) - has_closing_alone
+
+
+def _is_known_label(cell: str) -> bool:
+    is_label = len(cell) <= _MAX_LABEL and LABEL_ALONE.fullmatch(cell.strip())
+    return bool(is_label and _keyword_kind(cell))
 
 
 def _cuts(plain: str, start: int, end: int) -> Iterator[int]:

@@ -13,6 +13,7 @@ from distill.resumes.blinding_name_words import (
     LONG_SURNAMES,
     NOT_ENGLISH_NAMES,
     is_name,
+    is_name_beside_role,
     sounds_alike,
 )
 from distill.resumes.section_headings import HANGUL
@@ -24,7 +25,18 @@ _ROLE_END = r"(?:[가-힣]{1,8}(?:사|자|원|이너|니어|너|트|생|가|인|
 _BIRTH_DATE = r"(?:19[5-9]\d|200\d)(?: ?[.년월/-] ?\d{1,2}){2}(?: ?일)?+(?!\d| ?[~–-])"  # not the beginning of a period
 _BIRTH_BESIDE = re.compile(f" ({_BIRTH_DATE})")
 _KOREAN_ROLE_NAME = re.compile(
-    rf"(?:{_ROLE_END} )?([가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?: {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d| {_BIRTH_DATE})"
+    rf"(?P<before>{_ROLE_END} )?(?P<name>[가-힣]{{2,4}}|[가-힣](?: {{1,2}}[가-힣]){{1,3}})(?P<role> {_ROLE_END})?(?:의)?(?: ?(?:이력서|입사지원서|지원서|님|포트폴리오|경력기술서|프로필))?(?= {{0,9}}$| {{2}}| [A-Z\[+]| 0\d| 만 ?\d| {_BIRTH_DATE})"
+)
+_ROLE = (
+    r"[가-힣]{0,6}(?:개발자|엔지니어|디자이너|담당자|관리자|기획자|매니저|마케터|분석가|컨설턴트|프로듀서|연구원|상담사|상담원|간호사|조무사|복지사|치료사|미용사|조리사|영양사|요리사|셰프|"
+    r"교사|강사|회계사|세무사|변호사|노무사|설계사|정비사|용접사|기사|기술자|전문가|운전원|승무원|배달원|안내원|경비원|미화원|감독|작가|작곡가|연주자|관리사|지도사|에디터|기자|성우|배우|지원자|구직자)"
+)
+_NAME_BEHIND_ROLE = re.compile(
+    rf"(?:[가-힣A-Za-z\d+#.]{{1,12}} ){{0,2}}{_ROLE} (?P<name>[가-힣]{{3}})(?= {{0,9}}$| {{2}})"
+)
+_JOB_LABEL = re.compile(  # a label whose value is a job or an employer, and no name
+    r"(?:^|[|/,·;(\t])[^\w|]*(?:(?:희망|지원|현재|담당|주요) ?)?(?:직[무종군책위업급]|분야|부문|포지션|업무|부서|소속|회사|position|(?:job )?title|role|job) ?[:|\t][ *_]*$",
+    re.IGNORECASE,
 )
 _INTRODUCTIONS = tuple(
     (signs(words), re.compile(pattern))
@@ -93,21 +105,37 @@ _INITIALS_BEFORE = re.compile(r"(?<![A-Za-z])(?:[A-Z]\.[ -]?){1,3}$")
 _INITIALS_AFTER = re.compile(r",? ?(?:[A-Z]\.?-?){1,3}(?![A-Za-z])")
 
 
-def header_names(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
+_ROMAN_SURNAMES = "Kim|Lee|Yi|Park|Choi|Jung|Jeong|Kang|Cho|Yoon|Jang|Lim|Im|Ahn|Song|Oh|Seo|Shin|Kwon|Hwang|Yang|Son|Bae|Woo|Min|Han|Hong|Ko|Moon|Noh|Ha|Nam|Heo|Yoo|Ryu|Baek"
+_SURNAME_FIRST = re.compile(
+    rf"\s{{0,9}}((?:{_ROMAN_SURNAMES}), {ENGLISH_WORD}(?: {ENGLISH_WORD})?)(?= {{0,9}}(?:$|[\n|/(]))"
+)
+
+
+def header_names(plain: str, personal: Sequence[ResumeSection], *, known: bool = False) -> Iterator[Span]:
     """Yield names in introductions ("My name is …"), and names without a label in the first lines.
 
-    A birth date beside such a name is yielded, too.
+    A birth date beside such a name is yielded, too. Beside a role ("간호사 정민수") a name is only guessed if no other
+    Korean name is known: titles hold many words that might be one.
+
+    :param known: whether a Korean name is known already
     """
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
             if is_name(match[1]):
+                known = known or bool(HANGUL.search(match[1]))
                 yield match.start(1), match.end(1), "name"
+    if (surname_first := _SURNAME_FIRST.match(plain)) and is_name(surname_first[1]):
+        yield *surname_first.span(1), "name"
     of_text = islice(_lines(plain, 0, len(plain)), _FIRST_LINES)
     of_sections = chain.from_iterable(_lines(plain, section.start, section.end) for section in personal[:2])
     lines = {line.start(): line for line in chain(of_text, islice(of_sections, _PERSONAL_LINES))}
-    for number, line in enumerate(lines[start] for start in sorted(lines)):
-        if is_form(line[0]):
-            yield from _names_of_line(line, number)
+    for beside_role in (False, True):
+        if beside_role and known:
+            return
+        for number, start in enumerate(sorted(lines)):
+            for span in _names_of_line(lines[start], number, beside_role) if is_form(lines[start][0]) else ():
+                known = known or bool(HANGUL.search(plain, *span[:2]))
+                yield span
 
 
 _FIRST_LINES, _PERSONAL_LINES = 3, 6
@@ -122,21 +150,20 @@ _CELLS_WITH_A_NAME = 3
 _RESUME_OF = re.compile(r"(?:resume|résumé|cv|curriculum vitae)(?: of| for| -)? (?=[A-Z])", re.IGNORECASE)
 
 
-def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
-    """Yield Korean names that fill a cell of the line, and English names at the start of one of the first two lines."""
+def _names_of_line(line: re.Match[str], number: int, beside_role: bool) -> Iterator[Span]:
+    """Yield Korean names that fill a cell of the line, and English names at the start of one of the first two lines.
+
+    :param beside_role: whether Korean names beside a role are yielded, or those that stand alone
+    """
     for cell in islice(_HEADER_CELLS.finditer(line[0]), _CELLS_WITH_A_NAME):
         if line[0][cell.end() : cell.end() + 1] == ":" or _is_of_a_label(line[0], cell):
             continue
         offset = line.start() + cell.start()
         words = MARKS.match(cell[0])
         at = words.end() if words else 0
-        korean = _KOREAN_ROLE_NAME.match(cell[0], at)
-        if (
-            korean
-            and is_name(korean[1])
-            and (len(korean[1].replace(" ", "")) > 2 or (number < 2 and not cell[0][korean.end() :].strip()))
-        ):
-            yield offset + korean.start(1), offset + korean.end(1), "name"
+        korean = _korean_name(cell[0], at, number, beside_role)
+        if korean:
+            yield offset + korean.start("name"), offset + korean.end("name"), "name"
             if birth := _BIRTH_BESIDE.match(cell[0], korean.end()):
                 yield offset + birth.start(1), offset + birth.end(1), "birth"
             at = korean.end() + 1
@@ -148,9 +175,26 @@ def _names_of_line(line: re.Match[str], number: int) -> Iterator[Span]:
             yield offset + english.start(1), offset + english.end(1), "name"
 
 
+def _korean_name(cell: str, at: int, number: int, beside_role: bool) -> re.Match[str] | None:
+    """Return the match of a Korean name in a cell, of those beside a role or of the others."""
+    match = _KOREAN_ROLE_NAME.match(cell, at)
+    if match and not match["before"] and not match["role"]:
+        short = len(match["name"].replace(" ", "")) <= 2
+        named = is_name(match["name"]) and not (short and (number > 1 or cell[match.end() :].strip()))
+        return match if named and not beside_role else None
+    if not beside_role:
+        return None
+    for found in (match, _NAME_BEHIND_ROLE.match(cell, at)):
+        if found and is_name_beside_role(found["name"]) and (len(found["name"]) > 2 or number < 2):
+            return found
+    return None
+
+
 def _is_of_a_label(line: str, cell: re.Match[str]) -> bool:
-    """Return whether a cell is a label, or the note after a label: 주소(도로명)."""
+    """Return whether a cell is a label, the note after a label (주소(도로명)), or the value of a job's label."""
     before = line[: cell.start()]
+    if _JOB_LABEL.search(before):
+        return True
     in_brackets = before.endswith("(") and LABEL_ALONE.fullmatch(before[:-1].rpartition("/")[2].strip())
     label = LABEL_ALONE.match(cell[0].lstrip())
     return bool(in_brackets or (label and not cell[0].lstrip()[label.end() : label.end() + 1].isalpha()))

@@ -49,20 +49,23 @@ _PATTERNS: tuple[tuple[Identifier, str, str], ...] = (
     (
         "email",
         "at) at] at} @) @] 골뱅이 앳 at_) at_]",
-        r"(?<![A-Za-z\d._%+-])[A-Za-z\d._%+-]{1,64}+ ?[(\[{] ?(?:at|@|골뱅이|앳) ?[)\]}] ?[A-Za-z\d-]{1,63}(?:(?: ?[(\[{] ?(?:dot|점) ?[)\]}] ?|\.)[A-Za-z\d-]{1,63}){1,4}",
+        r"(?<![A-Za-z\d._%+-])(?:[A-Za-z\d_%+-]{1,64}+[(\[{] ?(?:dot|점) ?[)\]}]){0,3}[A-Za-z\d._%+-]{1,64}+ ?[(\[{] ?(?:at|@|골뱅이|앳) ?[)\]}] ?[A-Za-z\d-]{1,63}(?:(?: ?[(\[{] ?(?:dot|점) ?[)\]}] ?|\.)[A-Za-z\d-]{1,63}){1,4}",
     ),
     (
         "email",
         "골뱅이 앳 _at_ _AT_",
-        r"(?i)(?<![A-Za-z\d._%+-])[A-Za-z\d._%+-]{2,64}+ ?(?:골뱅이|앳|at) ?[A-Za-z\d-]{2,63}(?: ?(?:점|닷|쩜|dot) ?[A-Za-z]{2,10}| ?(?:점|닷|쩜|dot) ?[A-Za-z\d-]{2,20} ?(?:점|닷|쩜|dot|\.) ?[A-Za-z]{2,10}|(?<=[a-z\d])(?<!at [a-z])\.(?:com|net|org|kr|co\.kr|io)\b)",
+        r"(?i)(?<![A-Za-z\d._%+-])(?:[A-Za-z\d_%+-]{1,64}+ (?:점|닷|쩜|dot) ){0,3}[A-Za-z\d._%+-]{2,64}+ ?(?:골뱅이|앳|at) ?[A-Za-z\d-]{2,63}(?: ?(?:점|닷|쩜|dot) ?[A-Za-z\d-]{2,20}(?:(?: ?(?:점|닷|쩜|dot) ?|\.)[A-Za-z]{2,10}){0,2}|(?<=[a-z\d])(?<!at [a-z])\.(?:com|net|org|kr|co\.kr|io)\b)",
     ),
+    ("email", "%40", r"(?<![\w.%+-])[\w.+-]{1,64}+%40[\w-]{1,63}(?:\.[\w-]{2,63}){1,4}"),
     ("phone", "O", r"01O(?<![A-Za-z\d]01O)[ .-]?\d{3,4}[ .-]?\d{4}(?!\d)"),
     (
         "phone",
         "0",
-        r"(?:(?:\+82(?<![\d.-]\+82)|82(?<![\d+-]82))[ .)-]{0,2}\(?0?\)?(?:10|11|1[6-9]|2|[3-6]\d|70)[ .)-]{0,3}|(?:\(0|0(?<![\d.(-]0))(?:(?:10|11|1[6-9])\)?[ .)·-]{0,3}|2(?:\) ?| ?- ?)|(?:[3-6][1-5]|70|50\d|80)(?:\) ?| ?[-.] ?)))\d{3,4} ?[ .·-]? ?\d{4}(?!\d)",
+        r"(?:(?:\(\+82\)|\+82(?<![\d.-]\+82)|82(?<![\d+-]82))[ .)-]{0,2}\(?0?\)?(?:10|11|1[6-9]|2|[3-6]\d|70)[ .)-]{0,3}|(?:\(0|0(?<![\d.(-]0))(?:(?:10|11|1[6-9])(?:\)?[ .)·-]{0,3}|-\n|\n-)|2(?:\) ?| ?- ?)|(?:[3-6][1-5]|70|50\d|80)(?:\) ?| ?[-.] ?)))\d{3,4}(?: ?[ .·-]? ?|-\n|\n-)\d{4}(?!\d)",
     ),
-    ("phone", "+", r"\+(?<!\w\+)\d{1,3}[ .()-]{0,3}\d[\d ().-]{5,18}\d(?!\d)"),
+    ("phone", "0", r"0(?<![\d.,$] 0)(?<!\d0)(?: 1 [016-9]| ?1[016-9]) ?- ?\d(?: ?\d){2,3} ?- ?\d(?: ?\d){3}(?! ?\d)"),
+    ("phone", "/", r"01[016-9](?<![\d/.]01\d)/\d{3,4}/\d{4}(?![\d/])"),
+    ("phone", "+", r"(?:\(\+\d{1,3}\)|\+(?<!\w\+)\d{1,3})[ .()-]{0,3}\d[\d ().-]{5,18}\d(?!\d)"),
     (
         "phone",
         "",
@@ -84,6 +87,11 @@ _PATTERNS: tuple[tuple[Identifier, str, str], ...] = (
         "resident_number",
         "-",
         r"\d\d(?<!\d\d\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]) ?- ?(?:[1-8*xX●○•■][\d*xX●○•■]{6}(?![\d*])|[1-8](?= {0,3}(?:$|[\n|,/)])))",
+    ),
+    (
+        "resident_number",
+        "",
+        r"\d(?<!\d\d)(?<!\d \d)(?: \d){5} {0,2}-? {0,2}[1-8](?: [\d*xX]){6}(?! ?\d)",
     ),
     ("resident_number", "-", r"(?<![\d-])\d\d-\d\d-\d{6}-\d\d(?![\d-])"),
     ("resident_number", "-", r"\d{3}(?<![\d-]\d{3})-\d\d-\d{4}(?![\d-])"),
@@ -478,7 +486,9 @@ _FAMILY_HEADING = re.compile(r"가족|family", re.IGNORECASE)
 def personal_cells(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
     """Yield texts that are identifiers only in personal data: "여", "29세", "서울 강남구"."""
     for section in personal:
-        if _FAMILY_HEADING.search(section.heading) and section.text:
+        row = plain[section.start : section.start + len(section.heading) + 3]
+        is_table = "|" in row or "\t" in row  # the rows below are of other kinds
+        if _FAMILY_HEADING.search(section.heading) and section.text and not is_table:
             start = plain.find("\n", section.start, section.end) + 1
             if 0 < start < section.end:
                 yield (

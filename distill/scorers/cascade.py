@@ -33,7 +33,7 @@ from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
 from distill.scorers.scoring import PairScorer
 
-__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade"]
+__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade", "too_few_pairs"]
 
 _N_KNOTS = 33  # of the curve of doubt, at equally spaced quantiles of the student's scores
 _MIN_PAIRS = 50  # `fit_cascade` refuses fewer: they are too few for a curve
@@ -91,6 +91,13 @@ class Cascade(BaseModel):
         return scores
 
 
+def too_few_pairs(n_pairs: int) -> str | None:
+    """Return why a cascade cannot be fitted on so few held-back pairs; None if it can."""
+    if n_pairs >= _MIN_PAIRS:
+        return None
+    return f"{n_pairs} held-back pairs; a cascade is fitted on {_MIN_PAIRS} at least (better 500): raise data.validation_share"
+
+
 def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: np.ndarray) -> Cascade:
     """Fit a cascade on held-out pairs.
 
@@ -100,10 +107,8 @@ def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: 
     :raises BadInput: if there are fewer than 50 pairs, or all labels or all scores of one model are equal
     :raises JobFailed: if the student's scores do not increase with the labels
     """
-    if len(labels) < _MIN_PAIRS:
-        raise BadInput(
-            f"{len(labels)} held-back pairs; a cascade is fitted on {_MIN_PAIRS} at least (better 500): raise data.validation_share"
-        )
+    if problem := too_few_pairs(len(labels)):
+        raise BadInput(problem)
     for name, values in (
         ("labels", labels),
         ("student's scores", student_scores),

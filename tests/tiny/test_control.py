@@ -224,9 +224,9 @@ def test_unlabelled_pairs_of_a_file(tiny_run, tmp_path):
     given = {"path": str(path), "columns": {"query": "q", "document": "d"}}
     split = tiny_run(data={**SHORT, "unlabelled_pairs": [given]}).split
     assert (split.unlabelled_pairs.queries, split.unlabelled_pairs.documents) == (["new query"], ["new document"])
-    assert "1 unlabelled pairs hold a held-out text and were left out of training" in split.notes
+    assert "1 unlabelled pair holds a held-out text and was left out of training" in split.notes
     path.write_text(f"q\td\n{evaluation.queries[0]}\tx\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="none of 1 pairs is left"):
+    with pytest.raises(BadInput, match="none of 1 pair without labels is left: 1 pair holds a text of the validation"):
         _ = tiny_run(data={**SHORT, "unlabelled_pairs": [given]}).split
 
 

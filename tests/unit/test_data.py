@@ -673,3 +673,39 @@ class TestBlocks:
         monkeypatch.setattr(tables, "_ROWS_AT_ONCE", 1)
         blocks = list(tables.column_blocks("some/set", ["query", "document", "query"]))
         assert blocks == [{"query": ["q1"], "document": [0.1]}, {"query": ["q2"], "document": [0.7]}]
+
+
+def test_blinding_in_a_recipe_says_what_it_removed(tmp_path, caplog):
+    rows = [f"성명: 김서연 / 경력 {i}년\t공고 {i}\t{i % 2}" for i in range(40)]
+    train = str(write_lines(tmp_path / "train.tsv", "query\tdocument\tlabel", *rows))
+    with caplog.at_level("INFO"):
+        load_split(Data(train=train, resume={"blind": True}), seed=1)
+    assert "40 identifiers removed from 40 résumés: name 40" in caplog.text
+
+
+def test_truth_values_as_labels_are_said_once(tmp_path, caplog):
+    rows = [json.dumps({"query": f"q{i}", "document": f"d{i}", "label": i % 2 == 0}) for i in range(4)]
+    path = str(write_lines(tmp_path / "pairs.jsonl", *rows))
+    assert len(PairReader(path, Columns()).checked().whole()[0]) == 4
+    assert caplog.text.count("4 labels are true or false, taken as 1 or 0 of label_range [0, 1]") == 1
+
+
+def test_empty_lines_are_counted_once(tmp_path, caplog):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b"query,document,label\r\r\na,b,1\r\r\nc,d,0\r\r\n")
+    assert len(PairReader(str(path), Columns()).checked().whole()[0]) == 2
+    assert caplog.text.count("empty lines left out") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("경력,b,1".encode("cp949"), r"\(Korean files are often CP949\): iconv .*byte 1 of line 3 \(0xb0\)$"),
+        ("경력".encode() + b"\xff,b,1", r"is not UTF-8 at byte 7 of line 3 \(0xff\); mend it there"),
+    ],
+)
+def test_the_first_byte_that_is_no_utf8_is_named(tmp_path, line, says):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b"query,document,label\na,b,1\n" + line + b"\n")
+    with pytest.raises(BadInput, match=says):
+        read_pairs(str(path), Columns())

@@ -296,3 +296,8 @@ def test_problems_come_first_and_a_line_says_what_to_do():
     note, problem = Finding("note", "a", "pairs", "seen"), Finding("problem", "b", "pairs", "bad", "mend it")
     assert ordered([note, problem]) == [problem, note]
     assert problem.line == "pairs: bad; mend it" and note.line == "pairs: seen"
+
+
+def test_a_known_scale_is_not_guessed():
+    scores = np.linspace(0, 1, 100)
+    assert check_scale("t", scores, "cross_encoder") and not check_scale("t", scores, "cross_encoder", is_known=True)

@@ -31,7 +31,9 @@ def run_of(tmp_path, **changes):
 def test_layers_that_the_backbone_does_not_have(tmp_path, layers):
     run_of(tmp_path).check_files()
     student = {"kind": "bi_encoder", "backbone": {"teacher": "t"}, "layers": layers}
-    with pytest.raises(BadInput, match=r"student\.layers .*: the backbone has 6 layers, counted from 0 to 5"):
+    with pytest.raises(
+        BadInput, match=r"student\.layers .*: the backbone has 6 layers, counted from 0 to 5: at most 6 can"
+    ):
         run_of(tmp_path, student=student).check_files()
 
 
@@ -124,3 +126,21 @@ def test_mistakes_in_options_are_refused_before_anything_heavy(tmp_path):
         last = errors.splitlines()[-1]
         assert code in (1, 2) and last.startswith("error: ") and wanted in last, errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_student_that_reads_more_than_its_backbone_can(tmp_path):
+    run_of(tmp_path)
+    config = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 256}
+    for length, backbone in ((257, str(tmp_path / "encoder")), (257, {"teacher": "t"}), (256, {"teacher": "t"})):
+        run = run_of(tmp_path, student={"kind": "bi_encoder", "backbone": backbone, "max_length": length})
+        (tmp_path / "encoder" / "config.json").write_text(json.dumps(config))
+        if length == 256:
+            run.check_files()
+            continue
+        with pytest.raises(BadInput, match=r"student\.max_length: 257 is more than the 256 positions of its backbone"):
+            run.check_files()
+
+
+def test_too_few_pairs_for_a_cascade_are_said_with_the_data(tmp_path, caplog):
+    run_of(tmp_path, cascade={"share": 0.2}, data={"train": "bundled", "bundled_pairs": 80}).read_data()
+    assert "`distill cascade` will refuse this recipe:" in caplog.text and "50 at least" in caplog.text

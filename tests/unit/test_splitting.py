@@ -259,3 +259,21 @@ class TestCutTexts:
                 tokenizer, self.TEXTS, max_length=int(tokenize(tokenizer, self.TEXTS, max_length=99).lengths[1])
             ).say("teacher a")
         assert "cuts 2 of 4 texts (50.0 %), which lose 3 tokens each in the median" in caplog.text
+
+
+def test_what_limits_the_labels_is_named(tmp_path):
+    train = write(tmp_path / "train.tsv", HEADER, korean(40))
+    with pytest.raises(BadInput, match=r"data\.max_labelled leaves too few labels: .*; raise data\.max_labelled"):
+        load_split(Data(train=train, max_labelled=1), 0)
+    notes = load_split(Data(train=train, max_labelled=3000), 0).notes
+    assert any(note.startswith("data.max_labelled has no effect: the 3") for note in notes)
+
+
+def test_an_evaluation_of_training_pairs_alone_is_refused(tmp_path):
+    train = write(tmp_path / "train.tsv", HEADER, korean(40))
+    with pytest.raises(BadInput, match=r"data\.evaluation: each of the 40 pairs of .* is also a pair of"):
+        load_split(Data(train=train, evaluation=train), 0, for_training=True)
+    pairs = [*korean(20), ("q", "d", "1")]
+    evaluation = write(tmp_path / "evaluation.tsv", HEADER, pairs)
+    notes = load_split(Data(train=train, evaluation=evaluation), 0, for_training=True).notes
+    assert "and 20 of 21 pairs are training pairs, too" in notes[0]
