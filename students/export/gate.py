@@ -12,7 +12,7 @@ constant scores has no ranks. Checks that are undefined for both are reported.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from distill.data.pairs import Pairs as LabelledPairs  # `Pairs` of this module 
 from distill.data.pairs import pairs_of
 from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput, GateFailed
-from distill.files.artefact import ModelKind
+from distill.files.artefact import ModelKind, write_json
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.models.prompts import folder_prompts
@@ -43,6 +43,7 @@ __all__ = [
     "check_gate",
     "compare",
     "held_back_pairs",
+    "keep_worst",
     "thresholds_of",
 ]
 
@@ -202,6 +203,14 @@ def held_back_pairs(run: Run) -> LabelledPairs:
     return replace(held_back, labels=labels[rows])
 
 
+def keep_worst(run: Run, target: Path, report: "ParityReport") -> None:
+    """Write the texts that differ most in an export into the run's `.work`, beside no model that is shared."""
+    path = run.work / f"worst-{'-'.join(target.relative_to(run.folder).parts)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, list(report.worst))
+    log.info("the texts that differ most: %s", path)
+
+
 @dataclass(frozen=True)
 class ParityReport:
     """How close an export is to its torch source on held-back pairs; names as in `Thresholds`.
@@ -235,6 +244,11 @@ class ParityReport:
     undefined: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     arithmetic: Mapping[str, Any] | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All of it but `worst`: for the card of a folder that may be shared, where no text of a user may stand."""
+        return {name: value for name, value in asdict(self).items() if name != "worst"}
 
     @property
     def metric_drop(self) -> float | None:

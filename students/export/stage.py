@@ -63,6 +63,7 @@ from students.export.gate import (
     check_gate,
     compare,
     held_back_pairs,
+    keep_worst,
     thresholds_of,
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
@@ -169,6 +170,7 @@ def _export(
         overwrite=True,
     )
     log.info("%s: %s", target, _in_words(report))
+    keep_worst(run, target, report)
     if precision == "int8_dynamic":
         log.warning("%s: %s", target, DYNAMIC_WARNING)
 
@@ -257,7 +259,7 @@ def export_model(
         details |= {
             "runs_in": attempt.exported.precision,
             "exported_on": cpu_class(),
-            "parity": asdict(attempt.report),
+            "parity": attempt.report.numbers,
             "thresholds": asdict(limits),
         }
         _write_card(folder, kind, {source, writer.weights}, details, card)
@@ -389,7 +391,7 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     writer.weights = recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
     is_better = not after.report.failures(limits) or after.report.closeness > before.report.closeness
-    parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
+    parity = {"before": before.report.numbers, "after": after.report.numbers}
     details = {"recovery": {"revision": revision(recovered), "used": is_better, **parity}}
     log.info(
         "recovered with int8 simulated: %s before, %s after%s",
@@ -400,10 +402,6 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     if not is_better:
         writer.weights = writer.source
     return (after if is_better else before), details
-
-
-def _numbers(report: ParityReport) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name != "worst"}
 
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:

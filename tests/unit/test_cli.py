@@ -829,6 +829,28 @@ class TestPush:
         assert call("push", folder, "team/model")[0] == 0
         assert set(sent) == {line.split("  ")[-1] for line in out.splitlines()[:-1]}
 
+    def test_the_texts_in_an_older_card_are_not_sent(self, call, bi_folder, tmp_path, monkeypatch):
+        folder, sent = shutil.copytree(bi_folder, tmp_path / "model"), {}
+        (folder / "README.md").write_text("hello")
+        parity = {"n_pairs": 2, "worst": [{"text": "Jane Doe, 010-1234", "cosine": 0.9}]}
+        write_card(folder, Artefact("bi_encoder", "export", "f", details={"parity": parity}))
+        before = (folder / "artefact.json").read_bytes()
+        monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+        monkeypatch.setattr(
+            HfApi, "upload_folder", lambda _, *, ignore_patterns, **__: sent.update(left=ignore_patterns)
+        )
+        monkeypatch.setattr(
+            HfApi,
+            "upload_file",
+            lambda _, *, path_or_fileobj, path_in_repo, **__: sent.update({path_in_repo: path_or_fileobj}),
+        )
+        code, _, err = call("push", folder, "team/model")
+        assert code == 0 and "1 text of your held-back pairs" in err
+        assert "artefact.json" in sent["left"] and (folder / "artefact.json").read_bytes() == before
+        assert json.loads(sent["artefact.json"])["details"]["parity"] == {"n_pairs": 2}
+        *files, _ = call("push", folder, "team/model", "--dry-run")[1].splitlines()
+        assert f"{len(sent['artefact.json']):,} bytes  artefact.json" in {line.strip() for line in files}
+
     def test_a_dry_run_refuses_what_a_push_would(self, call, bi_folder, tmp_path):
         folder = shutil.copytree(bi_folder, tmp_path / "model")
         (folder / "README.md").unlink(missing_ok=True)
