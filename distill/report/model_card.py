@@ -24,7 +24,7 @@ from distill.files.artefact import (
 )
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
-from distill.metrics.standing import floor_of, is_level_with_floor
+from distill.metrics.standing import above_chance, floor_of, is_level_with_floor, share_of
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.schema import TokenTeacher
 from distill.recipe.token_teachers import TOKEN_TEACHERS
@@ -172,7 +172,8 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     metric = result["primary_metric"]
     floor = floor_of(result["rows"], metric)
-    teacher = next((other_row["name"] for other_row in result["rows"] if other_row["role"] == "teacher"), None)
+    teacher_row = _teacher_row(result)
+    teacher = None if teacher_row is None else teacher_row["name"]
     of_itself = teacher is None or row["role"] == "teacher"
     is_taught, is_copy = row["role"] in ("stage", "student", "export"), row["role"] == "teacher_export"
     whose = "its" if is_taught else "the"  # control and untrained student have no teacher
@@ -185,13 +186,17 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         "floor": floor["name"] if row.get("under_floor") and floor is not None else None,
         "level_with": floor["name"] if floor is not None and is_level_with_floor(row, floor, result) else None,
         "problem": row.get("problem"),
-        "kept": None if of_itself else (row.get("retention") or {}).get(metric),
-        "metric": METRIC_NAMES.get(metric),
+        "kept": None if of_itself or not row.get("retention") else share_of(row, teacher_row, metric),
+        "metric": f"{METRIC_NAMES.get(metric)}{above_chance(metric)}",
         "verb": "keeps" if is_taught or is_copy else "reaches",
         "of": f"`{teacher}` in torch" if is_copy else f"{whose} teacher, `{teacher}`,",
         "speedup": row.get("speedup"),
         "split": speed_share(row),
     }
+
+
+def _teacher_row(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((row for row in result["rows"] if row["role"] == "teacher"), None)
 
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +212,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
             {
                 **estimate,
                 "name": METRIC_NAMES.get(name, name),
-                "kept": _percent((row.get("retention") or {}).get(name)),
+                "kept": _percent(share_of(row, _teacher_row(result), name) if row.get("retention") else None),
                 "kept_of_best": _percent((row.get("retention_best") or {}).get(name)),
                 "worth": worth_in_parts(row, name),
             }
