@@ -169,15 +169,10 @@ def _export(
         recovered=recovered,
         overwrite=True,
     )
-    log.info("%s: %s", target, _in_words(report))
+    log.info("%s: %s", target, report.in_words)
     keep_worst(run, target, report)
     if precision == "int8_dynamic":
         log.warning("%s: %s", target, DYNAMIC_WARNING)
-
-
-def _in_words(report: ParityReport) -> str:
-    agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
-    return f"{agreement}greatest difference {report.max_difference:.2g}"
 
 
 def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:
@@ -395,8 +390,8 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     details = {"recovery": {"revision": revision(recovered), "used": is_better, **parity}}
     log.info(
         "recovered with int8 simulated: %s before, %s after%s",
-        _in_words(before.report),
-        _in_words(after.report),
+        before.report.in_words,
+        after.report.in_words,
         "" if is_better else "; that is no gain, the student stays as it was",
     )
     if not is_better:

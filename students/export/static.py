@@ -73,7 +73,7 @@ def _export(run: Run, target: Path, inputs: dict[str, Any]) -> None:
     held_back = held_back_pairs(run)
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
     report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
-    log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)
+    log.info("%s: least cosine %.5f, %s", target, report.min_cosine, report.in_words)
     keep_worst(run, target, report)
 
 

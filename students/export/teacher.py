@@ -101,7 +101,7 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
         log.warning("%s: not made; the run goes on without it: %s", target, _in_one_line(error))
         return
     forget_refusal(target)
-    log.info("%s: greatest difference %.2g", target, report.max_difference)
+    log.info("%s: %s", target, report.in_words)
     keep_worst(run, target, report)
 
 
