@@ -157,6 +157,7 @@ def print_dial(folder: Path, *, as_json: bool) -> None:
         f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
     )
     print(f"evaluation pairs; equals: within the margin of {dial['margin']:g}, Holm over {len(dial['positions'])}")
+    print("a sent pair's score is a logistic mixture of both models' scores, so a share of 1 is not the teacher alone")
     print(f"{', '.join(sentences)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
 
 
