@@ -21,7 +21,7 @@ def test_their_gradient_is_zero_and_the_others_learn():
     vectors = np.array([[0, 0], [1, 2], [2, -1]], dtype=np.float32)
     words = Tokenizer(WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
     model = bi_encoder([StaticEmbedding(words, embedding_weights=vectors)], None)
-    step = Step(model, "bi_encoder", Objectives.model_validate({"labels": {"loss": "cosent"}}))
+    step = Step(model, "bi_encoder", Objectives.model_validate({"labels": {"loss": "mse"}}))
     inputs = {"input_ids": torch.tensor([[0], [1], [2]]), "attention_mask": torch.ones(3, 1, dtype=torch.long)}
     unit = step._run(SimpleNamespace(inputs=[inputs], order=torch.arange(3)), "sentence_embedding")
     assert not unit[0].any() and unit[1:].norm(dim=1).tolist() == pytest.approx([1, 1])
