@@ -26,6 +26,7 @@ __all__ = [
     "is_full_disk",
     "loading",
     "missing_package",
+    "naming_full_disk",
 ]
 
 _FROM = re.compile(r"Exception from \S+:\d+: |Check '.{1,120}?' failed at \S+:\d+: ")  # places in OpenVINO's source
@@ -99,6 +100,18 @@ def is_full_disk(error: BaseException) -> bool:
 def full_disk_in(error: BaseException) -> BaseException | None:
     """Return the error of a full disk: the given one, or one that it was raised from or during; None if there is none."""
     return next(filter(_says_full, causes(error)), None)
+
+
+@contextmanager
+def naming_full_disk(place: object) -> Iterator[None]:
+    """Let the error of a full disk that names no file name this place: that of a write, or of a library, names none."""
+    try:
+        yield
+    except Exception as error:
+        full = full_disk_in(error)
+        if full is not None and getattr(full, "filename", None) is None:
+            full.filename = str(place)  # type: ignore[attr-defined]
+        raise
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

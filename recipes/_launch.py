@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -20,7 +21,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.errors import FULL_DISK, BadInput, MatchDistillError, causes, full_disk_in, missing_package
+from distill.errors import (
+    FULL_DISK,
+    BadInput,
+    MatchDistillError,
+    causes,
+    full_disk_in,
+    missing_package,
+    naming_full_disk,
+)
 from distill.machine.termination import ended_in_order
 from distill.progress import say_loading
 from distill.wording import printable
@@ -144,7 +153,7 @@ def _disk_trouble(error: BaseException) -> str | None:
     """Return a message with advice for an error of the disk; None for any other error."""
     if (full := full_disk_in(error)) is not None:
         number = full.errno if isinstance(full, OSError) and full.errno in FULL_DISK else errno.ENOSPC
-        return f"{os.strerror(number)}: {_place(full)}; nothing finished was lost, make room"
+        return f"{os.strerror(number)}: {_place(full)}{_free(full)}; nothing finished was lost, make room"
     for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in _FORBIDDEN:
             return f"{os.strerror(cause.errno)}: {_place(cause)}; nothing finished was lost, allow it or name another place"
@@ -153,6 +162,15 @@ def _disk_trouble(error: BaseException) -> str | None:
 
 def _place(error: BaseException) -> str:
     return str(getattr(error, "filename", None) or "the disk")
+
+
+def _free(error: BaseException) -> str:
+    """Return in words how much room is left where an error happened; nothing if it names no place."""
+    place = getattr(error, "filename", None)
+    for folder in () if place is None else Path(str(place)).absolute().parents:
+        with suppress(OSError):
+            return f"; {shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there"
+    return ""
 
 
 def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages") -> None:
@@ -169,7 +187,10 @@ def launch(recipe_path: str, overrides: Sequence[str], load_stages: "LoadStages"
         run.read_data()
         join_processes()
         for stage in load_stages():
-            stage(run)
+            with naming_full_disk(run.folder):
+                stage(run)
+            if _is_first() and not (run.folder / "recipe.json").exists():
+                run.write_recipe()
         if _is_first():
             run.write_recipe()
 

@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 """
 
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -966,7 +967,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _click_message(error: Any) -> str:
     """Return click's message on a wrong option or argument, and where the accepted ones are listed."""
-    message = error.format_message().rstrip(".").replace("is not a valid integer range", "is not a whole number")
+    message = (
+        re.sub(r"( Did you mean .+?\?)\1", r"\1", error.format_message())
+        .rstrip(".")
+        .replace("is not a valid integer range", "is not a whole number")
+    )
     message = message.replace(
         "Input should be a valid integer, unable to parse string as an integer", "it is not a whole number"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.data.tokens import MANY_UNKNOWN
 from distill.errors import GateFailed
+from distill.metrics.standing import share_of
 from distill.wording import counted
 
 __all__ = [
@@ -90,7 +91,12 @@ def print_benchmark(benchmark: Mapping[str, Any], *, as_json: bool) -> None:
         "speed-up",
         "MB",
     )
-    print_table(columns, [_report_cells(row, metric) for row in benchmark["rows"]])
+    teacher = next((row for row in benchmark["rows"] if row.get("role") == "teacher"), None)
+    print_table(columns, [_report_cells(row, metric, teacher) for row in benchmark["rows"]])
+    if metric == "roc_auc" and teacher is not None:
+        print(
+            f"{columns[4]}: (ROC-AUC − 0.5) / (the {benchmark.get('reference', 'teacher')}'s − 0.5), so that chance is 0 %"
+        )
     measuring = benchmark.get("measuring") or {}
     if measuring.get("ended_by") == "seconds" and "widest" in measuring:
         print(
@@ -99,15 +105,15 @@ def print_benchmark(benchmark: Mapping[str, Any], *, as_json: bool) -> None:
         )
 
 
-def _report_cells(row: Mapping[str, Any], metric: str) -> list[str]:
+def _report_cells(row: Mapping[str, Any], metric: str, teacher: Mapping[str, Any] | None) -> list[str]:
     estimate = row["metrics"].get(metric) or {"value": float("nan"), "low": float("nan"), "high": float("nan")}
-    retention = row["retention"].get(metric)
+    share = None if row is teacher or not row["retention"] else share_of(row, teacher, metric)
     return [
         row["name"],
         f"{row['runtime']} {row['precision']}",
         f"{estimate['value']:.4f}",
         f"{estimate['low']:.4f}–{estimate['high']:.4f}",
-        "" if retention is None else f"{100 * retention:.1f} %",
+        "" if share is None else f"{100 * share:.1f} %",
         _written_number((row["latency_ms"] or {}).get("p50"), ".2f"),
         _written_number(row["throughput_pairs_per_s"], ".0f"),
         _written_number(row["speedup"], ".1f" if (row["speedup"] or 1) >= 1 else ".2g", "×"),
@@ -151,6 +157,7 @@ def print_dial(folder: Path, *, as_json: bool) -> None:
         f"{name} alone {row['value']:.4f} at {row['ms_per_pair']:.3f} ms a pair" for name, row in dial["alone"].items()
     )
     print(f"evaluation pairs; equals: within the margin of {dial['margin']:g}, Holm over {len(dial['positions'])}")
+    print("a sent pair's score is a logistic mixture of both models' scores, so a share of 1 is not the teacher alone")
     print(f"{', '.join(sentences)}\n{dial['verdict']}\ncascade: {folder / 'cascade'}")
 
 

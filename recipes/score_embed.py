@@ -91,7 +91,7 @@ def score_file(model: Path, pairs: PairFile, output: OutputPlace, *, scoring: Sc
             results = [result_of(scores).tolist() for _, result_of in columns.values()]
             for row, *values in zip(rows, *results, strict=True):
                 write([row + 1, *values])
-    _say_result(f"{counted(len(reader), 'pair')} → {output.path}", scorer)
+    _say_result(f"{counted(len(reader), 'pair')} → {output.path}", scorer, stored.n_found)
 
 
 def embed_file(
@@ -140,14 +140,20 @@ def embed_file(
             for _ in vectors:
                 pass
             take_file(stored.path, temporary)
-    _say_result(f"{counted(len(reader), 'text')} → {output.path}, {width} numbers each", scorer)
+    _say_result(f"{counted(len(reader), 'text')} → {output.path}, {width} numbers each", scorer, stored.n_found)
 
 
-def _say_result(written: str, scorer: PairScorer) -> None:
-    """Print to stderr what was written, and how many texts the model could not read, or not to their end."""
+def _say_result(written: str, scorer: PairScorer, n_earlier: int) -> None:
+    """Print to stderr what was written, and how many texts the model could not read, or not to their end.
+
+    :param n_earlier: rows that an earlier, killed start computed; the model did not read them now
+    """
     for line in (scorer.cut_line(), scorer.unread_line()) if isinstance(scorer, Scorer) else ():
         if line is not None:
-            print(line, file=sys.stderr)
+            print(
+                line if not n_earlier else f"after the first {n_earlier:,} rows, of an earlier start: {line}",
+                file=sys.stderr,
+            )
     print(f"{written}  ({scorer!r})", file=sys.stderr)
 
 

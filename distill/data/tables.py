@@ -44,6 +44,7 @@ __all__ = [
     "first_names",
     "held_name",
     "is_gap",
+    "is_no_text",
     "line_blocks",
     "locate",
     "named_key",
@@ -142,6 +143,7 @@ def _near(path: Path) -> str:
         return f"; there is no folder {path.parent}"
     if not path.name.startswith("."):
         names = [name for name in names if not name.startswith(".")]  # such as our own half-written files
+    names = [name for name in names if (path.parent / name).is_file()]
     by_stem = defaultdict[str, list[str]](list)  # what short names share in a suffix makes none of them near
     for name in names:
         by_stem[name.partition(".")[0]].append(name)
@@ -416,6 +418,11 @@ def is_gap(value: Any) -> bool:
     (True, True, False)
     """
     return value is None or (isinstance(value, str) and "\0" not in value and _VISIBLE.search(value) is None)
+
+
+def is_no_text(text: str) -> bool:
+    """Return whether a string is what files are refused for: empty, only invisible characters, NUL, or half a surrogate pair."""
+    return _string_problem(text) is not None
 
 
 def _string_problem(text: str) -> str | None:

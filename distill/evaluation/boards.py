@@ -6,6 +6,7 @@
 Results that the results folder already has for a model's revision are not computed again (MTEB's cache).
 """
 
+import difflib
 import json
 import logging
 import tempfile
@@ -19,7 +20,7 @@ import numpy as np
 from distill.data.pairs import Pairs, load_split
 from distill.data.scripts import script_shares
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import read_card, revision
+from distill.files.artefact import ModelKind, check_model_folder, read_card, revision
 from distill.recipe.schema import Recipe
 from distill.report.board_scores import BoardScore
 from distill.runtime.opening import load
@@ -99,8 +100,13 @@ def tasks_named(names: Sequence[str]) -> list[Any]:
     for name in names:
         try:
             tasks += mteb.get_benchmark(name).tasks if name in boards else [mteb.get_task(name)]
-        except KeyError as error:
-            raise BadInput(f"MTEB knows no task or benchmark {name!r} ({_first_line(error)})") from None
+        except KeyError:
+            known = {known.lower(): known for known in (*boards, *(task.metadata.name for task in mteb.get_tasks()))}
+            near = ", ".join(known[one] for one in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6))
+            hint = (
+                f"did you mean {near}?" if near else "give a name as MTEB spells it, such as KorSTS or 'MTEB(kor, v2)'"
+            )
+            raise BadInput(f"MTEB knows no task or benchmark {name!r}; {hint}") from None
     return tasks
 
 
@@ -243,10 +249,10 @@ def evaluate_on_boards(
             f"two tasks have one name ({', '.join(sorted({name for name in names if names.count(name) > 1}))}); name each once, or give recipes other names"
         )
     check_folder(results)
+    _check_kinds({name: check_model_folder(folder) for name, folder in models.items()}, tasks)
     found = {}
     for name, folder in models.items():
         scorer = load(folder, **options)
-        _check_kinds(name, scorer, tasks)
         card = read_card(folder)
         its_revision = card.revision if card is not None else revision(folder)
         opened = f"{its_revision}-{scorer.runtime}-{scorer.precision}-{scorer.max_length}"
@@ -271,20 +277,23 @@ def check_folder(results: Path) -> None:
         ) from None
 
 
-def _check_kinds(name: str, scorer: Scorer, tasks: Sequence[Any]) -> None:
-    """Refuse a cross-encoder on tasks that compare embeddings.
+def _check_kinds(kinds: Mapping[str, ModelKind], tasks: Sequence[Any]) -> None:
+    """Refuse cross-encoders on tasks that compare embeddings, before any model is run.
 
-    :raises BadInput: with the names of these tasks
+    :raises BadInput: with the names of these tasks, of the cross-encoders and of the other models
     """
     others = [
         task.metadata.name
         for task in tasks
         if task.metadata.type not in ("Reranking", "Retrieval", "InstructionReranking")
     ]
-    if scorer.kind == "cross_encoder" and others:
-        raise BadInput(
-            f"{name} is a cross-encoder, and {', '.join(others[:3])} compare embeddings; MTEB asks cross-encoders in its reranking tasks alone"
-        )
+    crosses = [name for name, kind in kinds.items() if kind == "cross_encoder"]
+    if crosses and others:
+        rest = [name for name in kinds if name not in crosses]
+        what = f"{', '.join(crosses)} {'is a cross-encoder' if len(crosses) == 1 else 'are cross-encoders'}"
+        compared = f"{', '.join(others[:3])} {'compares' if len(others) == 1 else 'compare'} embeddings"
+        instead = f"; nothing was evaluated, name these models alone: {', '.join(rest)}" if rest else ""
+        raise BadInput(f"{what}, and {compared}; MTEB asks cross-encoders in its reranking tasks alone{instead}")
 
 
 def _score(model: BoardModel, task: Any, results: Path) -> BoardScore:

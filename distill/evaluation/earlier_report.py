@@ -108,7 +108,10 @@ def check_against(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        report: dict[str, Any] = read_json(path)
+        try:
+            report: dict[str, Any] = read_json(path)
+        except BadInput as error:  # its advice is for a file of a model folder
+            raise ValueError(path) if path.is_file() else error from None
         for row in report["rows"]:
             str.strip(row["name"]), row["metrics"].keys(), value_of(row, report["primary_metric"])
             samples = [

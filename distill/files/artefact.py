@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from distill.errors import BadInput, is_full_disk
+from distill.errors import BadInput, is_full_disk, naming_full_disk
 from distill.files.hashing import file_digest
 from distill.files.trust import (
     check_files,
@@ -208,7 +208,7 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
     """
     temporary = path.with_name(f".{path.name}.{maker()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming_full_disk(path), temporary.open("wb") as file:
             file.write(text.encode("utf-8"))
             if sync:
                 file.flush()
@@ -303,7 +303,8 @@ def new_file(target: Path, *, keep: bool = True) -> Iterator[Path]:
             raise
         raise BadInput(f"{target} cannot be written: {error.strerror}") from None
     try:
-        yield temporary
+        with naming_full_disk(target):
+            yield temporary
         if keep:
             if target.is_file():
                 temporary.chmod(target.stat().st_mode & 0o777)  # keep the permissions of the old file
@@ -335,7 +336,8 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with naming_full_disk(parent / name):
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -506,7 +508,9 @@ def _models_in(folder: Path) -> str:
     )
     has_exports = folder.name == "exports" or any(place.parts[0] == "exports" for place in models)
     fastest = (
-        ', or ask for precision="auto" (--precision auto): the fastest export on this machine' if has_exports else ""
+        "; distill score and embed, and load in Python, also open the fastest one here by precision auto"
+        if has_exports
+        else ""
     )
     return f"; in it are {listing}: name one of them{fastest}"
 

@@ -20,12 +20,14 @@ from distill.metrics.names import LOWER_IS_BETTER, NO_SHARE
 
 __all__ = [
     "Row",
+    "above_chance",
     "beside_untrained",
     "best_teacher",
     "floor_of",
     "is_broken",
     "is_level_with_floor",
     "problem_of",
+    "share_of",
     "value_of",
     "with_standing",
 ]
@@ -48,6 +50,29 @@ def value_of(row: Row | None, metric: str) -> float | None:
     """Return a metric's value, or None if there is no row, or the row lacks the metric or its value."""
     estimate = None if row is None else (row.get("metrics") or {}).get(metric)
     return None if estimate is None or estimate.get("value") is None else float(estimate["value"])
+
+
+_CHANCE = {"roc_auc": 0.5}
+
+
+def above_chance(metric: str | None) -> str:
+    """Return " above chance" for a metric whose share counts from chance, else nothing."""
+    return " above chance" if metric in _CHANCE else ""
+
+
+def share_of(row: Row, reference: Row | None, metric: str) -> float | None:
+    """Return (value − chance) / (reference − chance): what a table calls the share of the teacher.
+
+    Chance is 0.5 for ROC-AUC and 0 for other metrics. None if the reference is not above chance, or a value is missing.
+    (`retention` in benchmark.json is value / reference, in which a useless model has half of a ROC-AUC.)
+
+    >>> share_of({"metrics": {"roc_auc": {"value": 0.5}}}, {"metrics": {"roc_auc": {"value": 0.9}}}, "roc_auc")
+    0.0
+    """
+    value, top, base = value_of(row, metric), value_of(reference, metric), _CHANCE.get(metric, 0.0)
+    if metric in NO_SHARE or value is None or top is None or top <= base:
+        return None
+    return (value - base) / (top - base)
 
 
 def _best(rows: Sequence[Row], metric: str) -> Row | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES, NO_SHARE
-from distill.metrics.standing import Row
+from distill.metrics.standing import Row, share_of
 
 __all__ = [
     "IS_TEACHER",
@@ -153,7 +153,8 @@ def _completed(row: Row, teacher: Row | None) -> Row:
     speedup = number_at(row, "speedup")
     if speedup is None:
         speedup = ratio(throughput_of(row), throughput_of(teacher))
-    return {**row, "retention": {**shares, **stored_shares}, "speedup": speedup}
+    printed = {key: share_of(row, teacher, key) for key in keys}
+    return {**row, "retention": {**shares, **stored_shares}, "share": printed, "speedup": speedup}
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:

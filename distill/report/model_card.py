@@ -5,15 +5,26 @@ report is written. The metadata at its top are for the Hugging Face hub. A card 
 its revision.
 """
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.errors import BadInput, JobFailed
-from distill.files.artefact import ASYMMETRIC, Artefact, check_model_folder, check_unchanged, read_card, write_text
+from distill.files.artefact import (
+    ASYMMETRIC,
+    CARD,
+    Artefact,
+    check_model_folder,
+    check_unchanged,
+    read_card,
+    read_json,
+    write_text,
+)
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
-from distill.metrics.standing import floor_of, is_level_with_floor
+from distill.metrics.standing import above_chance, floor_of, is_level_with_floor, share_of
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.schema import TokenTeacher
 from distill.recipe.token_teachers import TOKEN_TEACHERS
@@ -25,6 +36,7 @@ from distill.wording import counted, difference_in_words, label_loss_in_words, v
 
 __all__ = ["push", "use_of", "write_model_cards"]
 
+log = logging.getLogger(__name__)
 _NATURE = {
     "cross_encoder": "cross-encoder: one score for a pair of texts",
     "bge_m3": "BGE-m3: an embedding, token weights and token vectors of each text, compared by three scores",
@@ -160,7 +172,8 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     metric = result["primary_metric"]
     floor = floor_of(result["rows"], metric)
-    teacher = next((other_row["name"] for other_row in result["rows"] if other_row["role"] == "teacher"), None)
+    teacher_row = _teacher_row(result)
+    teacher = None if teacher_row is None else teacher_row["name"]
     of_itself = teacher is None or row["role"] == "teacher"
     is_taught, is_copy = row["role"] in ("stage", "student", "export"), row["role"] == "teacher_export"
     whose = "its" if is_taught else "the"  # control and untrained student have no teacher
@@ -173,13 +186,17 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         "floor": floor["name"] if row.get("under_floor") and floor is not None else None,
         "level_with": floor["name"] if floor is not None and is_level_with_floor(row, floor, result) else None,
         "problem": row.get("problem"),
-        "kept": None if of_itself else (row.get("retention") or {}).get(metric),
-        "metric": METRIC_NAMES.get(metric),
+        "kept": None if of_itself or not row.get("retention") else share_of(row, teacher_row, metric),
+        "metric": f"{METRIC_NAMES.get(metric)}{above_chance(metric)}",
         "verb": "keeps" if is_taught or is_copy else "reaches",
         "of": f"`{teacher}` in torch" if is_copy else f"{whose} teacher, `{teacher}`,",
         "speedup": row.get("speedup"),
         "split": speed_share(row),
     }
+
+
+def _teacher_row(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((row for row in result["rows"] if row["role"] == "teacher"), None)
 
 
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +212,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
             {
                 **estimate,
                 "name": METRIC_NAMES.get(name, name),
-                "kept": _percent((row.get("retention") or {}).get(name)),
+                "kept": _percent(share_of(row, _teacher_row(result), name) if row.get("retention") else None),
                 "kept_of_best": _percent((row.get("retention_best") or {}).get(name)),
                 "worth": worth_in_parts(row, name),
             }
@@ -382,6 +399,8 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     """Upload a model folder to the Hugging Face hub and return its address.
 
     :param dry_run: contact no server and send nothing; return what would be sent, one line for each file
+    Texts that differ most, which cards of earlier versions name, are left out of what is sent, and a warning says so.
+
     :raises BadInput: if the folder is incomplete, has changed since it was made or has no README.md, or the name is not
         valid
     :raises JobFailed: if the hub refuses
@@ -390,15 +409,18 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     check_unchanged(folder)
     if not (folder / "README.md").is_file():
         raise BadInput(f"{folder} has no README.md; run the stage benchmark of its recipe first, or write one")
+    cards = _cards_without_texts(folder)
     if dry_run:
-        return _would_push(folder, repository, private)
+        return _would_push(folder, repository, private, cards)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        found = api.upload_folder(folder_path=str(folder), repo_id=repository, ignore_patterns=_HIDDEN)
+        found = api.upload_folder(folder_path=str(folder), repo_id=repository, ignore_patterns=[*_HIDDEN, *cards])
+        for name, content in cards.items():
+            api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repository)
     except HFValidationError as error:
         raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -406,7 +428,25 @@ def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool =
     return str(getattr(found, "repo_url", None) or f"https://huggingface.co/{repository}")
 
 
-def _would_push(folder: Path, repository: str, private: bool) -> str:
+def _cards_without_texts(folder: Path) -> dict[str, bytes]:
+    """Return the content of each card in a folder that names texts of held-back pairs, without them, by the file's path."""
+    cards = {}
+    for path in sorted(folder.rglob(CARD)):
+        card = read_json(path)
+        parity = (card.get("details") or {}).get("parity") or {}
+        if texts := parity.pop("worst", ()) if isinstance(parity, dict) else ():
+            name = path.relative_to(folder).as_posix()
+            cards[name] = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
+            log.warning(
+                "%s names %s of your held-back pairs (details.parity.worst), as earlier versions wrote it; they are "
+                "left out of what is sent, the file stays as it is",
+                path,
+                counted(len(texts), "text"),
+            )
+    return cards
+
+
+def _would_push(folder: Path, repository: str, private: bool, cards: Mapping[str, bytes]) -> str:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import filter_repo_objects, validate_repo_id  # type: ignore[attr-defined]  # it is in no __all__
 
@@ -416,7 +456,7 @@ def _would_push(folder: Path, repository: str, private: bool) -> str:
         raise BadInput(f"{repository}: {' '.join(str(error).split())}") from None
     found = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = list(filter_repo_objects(found, ignore_patterns=_HIDDEN))
-    sizes = [(folder / path).stat().st_size for path in paths]
+    sizes = [len(cards[path]) if path in cards else (folder / path).stat().st_size for path in paths]
     lines = [f"{size:>13,} bytes  {path}" for size, path in zip(sizes, paths, strict=True)]
     what = (
         f"{counted(len(paths), 'file')}, {sum(sizes):,} bytes, to {repository} ({'private' if private else 'public'})"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from distill.metrics.standing import above_chance
 from distill.report.content import (
     IS_TEACHER,
     LOWER_IS_BETTER,
@@ -138,9 +139,11 @@ def _metric_column(key: str, reference: str) -> _Column:
 
 def _share_column(primary: str | None) -> _Column:
     def share(row: Row) -> float | None:
-        return None if primary is None or row.get("role") == "teacher" else number_at(row, "retention", primary)
+        return None if primary is None or row.get("role") == "teacher" else number_at(row, "share", primary)
 
-    return _Column("Quality", f"Share of {metric_name(primary or '')}", share, percent, lambda row: [])
+    return _Column(
+        "Quality", f"Share of {metric_name(primary or '')}{above_chance(primary)}", share, percent, lambda row: []
+    )
 
 
 def _speed_columns(reference: str) -> list[_Column]:

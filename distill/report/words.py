@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.metrics.standing import beside_untrained, floor_of, is_level_with_floor
+from distill.metrics.standing import above_chance, beside_untrained, floor_of, is_level_with_floor
 from distill.recipe.black_box import BLACK_BOXES
 from distill.report.content import (
     LOWER_IS_BETTER,
@@ -150,7 +150,7 @@ def headline(content: BenchmarkResults) -> str:
     if not ours or content.primary is None:
         return "One model measured" if len(content.rows) == 1 else f"{len(content.rows)} models compared"
     key = content.primary
-    good = [pair for pair in ours if (number_at(pair[1], "retention", key) or 0) >= _GOOD_SHARE]
+    good = [pair for pair in ours if (number_at(pair[1], "share", key) or 0) >= _GOOD_SHARE]
     label, row = max(good, key=lambda pair: number_at(pair[1], "speedup") or 0) if good else _keeps_most(ours, key)
     return ". ".join([_best_of_ours(label, row, content), *warnings(content)])
 
@@ -158,11 +158,11 @@ def headline(content: BenchmarkResults) -> str:
 def _best_of_ours(label: str, row: Row, content: BenchmarkResults) -> str:
     """Return a model's share of the teacher's quality with its costs; without a share, its quality."""
     key = content.primary or ""
-    share, value = number_at(row, "retention", key), metric_of(row, key)
+    share, value = number_at(row, "share", key), metric_of(row, key)
     if share is None:
         return f"{label}: not measured" if value is None else f"{label}: {metric_name(key)} {three_decimals(value)}"
     cost = " and ".join(_costs(row, content.teacher))
-    return f"{label}: {percent(share)} of the {content.reference}’s {_metric_in_sentence(key)}{f' at {cost}' if cost else ''}"
+    return f"{label}: {percent(share)} of the {content.reference}’s {_metric_in_sentence(key)}{above_chance(key)}{f' at {cost}' if cost else ''}"
 
 
 def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
@@ -170,15 +170,19 @@ def _keeps_most(ours: Sequence[tuple[str, Row]], key: str) -> tuple[str, Row]:
 
     def share_and_value(pair: tuple[str, Row]) -> tuple[float, float]:
         value = metric_of(pair[1], key)
-        return number_at(pair[1], "retention", key) or 0, -math.inf if value is None else sign * value
+        return number_at(pair[1], "share", key) or 0, -math.inf if value is None else sign * value
 
     return max(ours, key=share_and_value)
 
 
 def kept(row: Row, content: BenchmarkResults) -> str | None:
     """Return a model's shares of its teacher's quality, with its costs, as a phrase; None if no share is known."""
-    shares = [(key, number_at(row, "retention", key)) for key in content.metrics]
-    known = [f"{percent(share)} of its {_metric_in_sentence(key)}" for key, share in shares if share is not None]
+    shares = [(key, number_at(row, "share", key)) for key in content.metrics]
+    known = [
+        f"{percent(share)} of its {_metric_in_sentence(key)}{above_chance(key)}"
+        for key, share in shares
+        if share is not None
+    ]
     if not known:
         return None
     shares_in_words = listed(known).replace("of its", f"of the {content.reference}’s", 1)

@@ -17,6 +17,7 @@ from distill.wording import counted
 __all__ = [
     "check_choice",
     "check_count",
+    "check_scores",
     "check_text_pairs",
     "check_texts",
     "check_truncate",
@@ -60,6 +61,17 @@ def check_text_pairs(queries: Iterable[str], documents: Iterable[str]) -> tuple[
         query_count, document_count = counted(len(query_texts), "query"), counted(len(document_texts), "document")
         raise BadInput(f"{query_count} and {document_count}; pairs are expected, one document a query")
     return query_texts, document_texts
+
+
+def check_scores(scores: Any) -> np.ndarray:
+    """Return scores as an array of numbers, NaN and infinity among them. *Shape:* any.
+
+    :raises BadInput: if they are no numbers
+    """
+    try:
+        return np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise BadInput(f"scores are {_shown(scores)} ({_type_name(scores)}); numbers are expected") from None
 
 
 def check_truncate(files: ModelFiles, truncate: int | None, width: int | None) -> None:

@@ -156,7 +156,7 @@ def _engine(path: Path, files: ModelFiles, runtime: Runtime, opening: Opening) -
 
 
 def _check_options(path: object, runtime: object, precision: object, mode: object, tune: object) -> None:
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == "":
         raise BadInput(f"a model folder is expected, got {path!r}")
     check_choice("runtime", runtime, RUNTIMES)
     check_choice("precision", precision, (*PRECISIONS, "auto"), "; int8 comes with an int8 export: load its folder")

@@ -22,6 +22,7 @@ import numpy as np
 
 from distill._moved import moved_names
 from distill.data.ragged import starts
+from distill.data.tables import is_no_text
 from distill.data.tokens import TokenTable, tokenize, unknown_id
 from distill.data.words import WordMemory
 from distill.errors import BadInput
@@ -40,6 +41,7 @@ from distill.progress import OnProgress
 from distill.runtime.arguments import (
     check_choice,
     check_count,
+    check_scores,
     check_text_pairs,
     check_texts,
     check_truncate,
@@ -96,6 +98,7 @@ class Scorer:
         self._tokenizer = tokenizer or own_tokenizer(engine.tokenizer, special_tokens_as_text=False)
         self._words: WordMemory | None = None
         self._has_words: bool | None = None  # not known yet
+        self._has_said_gaps = False
         self._leaves_prompt_out = folder_leaves_prompt_out(files.folder, files.modules[1:])
         self._n_parameters: int | None = None
         self._calibration: StoredCalibration | None = None
@@ -243,6 +246,9 @@ class Scorer:
         If a bi-encoder stores prompts named "query" and "document" (or "passage", "corpus"), they are applied, as by
         stock `encode_query` and `encode_document`. The embeddings of all unique texts are held in memory.
 
+        A pair with a side that is empty, holds only invisible characters or half a surrogate pair has a score that
+        says nothing. `distill score` refuses such a row; here the first call with such pairs warns with their number.
+
         :param calibrated: return probabilities in [0, 1]; see `probability`
         :raises BadInput: if the lists differ in length or contain a value that is not a text (see `encode`), the model
             gives several labels, or `calibrated` is set for a folder without a calibration.
@@ -250,6 +256,7 @@ class Scorer:
         *Shape:* queries, documents: n texts each; result: (n,), float32
         """
         query_texts, document_texts = check_text_pairs(queries, documents)
+        self._say_gaps(query_texts, document_texts)
         if calibrated:
             self._stored_calibration()  # refused before anything is computed
         if self.kind == "cross_encoder":
@@ -320,8 +327,13 @@ class Scorer:
         return total
 
     def unit(self, scores: np.ndarray) -> np.ndarray:
-        """Map scores onto [0, 1]: (cosine + 1) / 2, or the sigmoid of the logit. *Shape:* that of scores, float32."""
-        return unit_scores(self.kind, scores)
+        """Map scores onto [0, 1]: (cosine + 1) / 2, or the sigmoid of the logit; NaN stays NaN.
+
+        :raises BadInput: if they are no numbers
+
+        *Shape:* that of scores, float32
+        """
+        return unit_scores(self.kind, check_scores(scores))
 
     def probability(self, scores: np.ndarray) -> np.ndarray:
         """Map scores onto the probability of a match, by the folder's calibration (`calibration.json`).
@@ -333,7 +345,7 @@ class Scorer:
 
         *Shape:* that of scores, float32
         """
-        probabilities: np.ndarray = self._stored_calibration().calibration(scores).astype(np.float32)
+        probabilities: np.ndarray = self._stored_calibration().calibration(check_scores(scores)).astype(np.float32)
         return probabilities
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
@@ -344,8 +356,23 @@ class Scorer:
         *Shape:* that of scores, bool
         """
         threshold = required_threshold(self.path, self._stored_calibration())
-        decided: np.ndarray = np.asarray(scores, dtype=np.float64) >= threshold
+        decided: np.ndarray = check_scores(scores) >= threshold
         return decided
+
+    def _say_gaps(self, queries: list[str], documents: list[str]) -> None:
+        """Warn once of pairs that `distill score` would refuse."""
+        if self._has_said_gaps:
+            return
+        n_gaps = sum(is_no_text(left) or is_no_text(right) for left, right in zip(queries, documents, strict=True))
+        if n_gaps:
+            self._has_said_gaps = True
+            log.warning(
+                "%s: %d of %s have a side without a text (empty, only invisible characters, or half a surrogate pair): "
+                "their scores say nothing; leave them out",
+                self.path,
+                n_gaps,
+                counted(len(queries), "pair"),
+            )
 
     def _stored_calibration(self) -> StoredCalibration:
         if self._calibration is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.data.cut_texts import CutTexts
 from distill.data.pairs import Pairs
+from distill.data.tokens import TokenTable
 from distill.errors import BadInput
 from distill.files.artefact import ModelKind, new_folder, write_card
 from distill.models.activation_checkpointing import enable_checkpointing
@@ -145,6 +146,8 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
         trainset = TrainSet.build(tokenization, pairs, candidates=run.recipe.data.candidates, lone=lone)
     if trainset.cut is not None and show:
         trainset.cut.say(job.name)
+    if is_static(model) and show:
+        _say_zero_texts(job.name, model[0].embedding.weight.detach().numpy(), trainset.tokens)
     labels = job.objectives.labels
     if labels is not None:
         trainset.in_batch_negatives = labels.loss == "infonce"
@@ -159,6 +162,20 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
     check_learnable(job.name, trainset, job.objectives, global_batch=job.training.global_batch)
     check_related(job.name, trainset, allow_unrelated=run.recipe.signals.allow_unrelated)
     return trainset, validation
+
+
+def _say_zero_texts(name: str, vectors: np.ndarray, tokens: TokenTable) -> None:
+    """Warn of the texts whose embedding is zero in a static student: those without a token that has a vector."""
+    n_with_vector = np.concatenate([[0], np.cumsum(vectors.any(axis=1)[tokens.ids])])
+    n_zero = int((np.diff(n_with_vector[tokens.offsets]) == 0).sum())
+    if n_zero:
+        log.warning(
+            "%s: %d of %d texts consist of unknown tokens alone: their embedding is zero, and nothing is learned from "
+            "them; take a backbone whose tokenizer knows their script, or leave them out",
+            name,
+            n_zero,
+            len(tokens),
+        )
 
 
 def _prompts(model: Any, job: Job) -> tuple[str, str]:

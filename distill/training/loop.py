@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -44,6 +45,7 @@ __all__ = ["TrainResult", "TrainingOutput", "learning_rate_factor", "make_accele
 log = logging.getLogger(__name__)
 _GRACE_SECONDS = 4.0  # after SIGTERM, beside the step under way: for several processes to agree and write a checkpoint
 _LOG_EVERY_STEPS = 10
+_ODD_NORM = 3000.0  # times the median norm of the gradient
 
 
 @dataclass
@@ -167,6 +169,9 @@ class _Loop:
         n_steps = math.ceil(settings.epochs * self.planner.steps_per_epoch)
         self.n_steps = n_steps if settings.max_steps is None else min(n_steps, settings.max_steps)
         self.cannot_rank = self._why_unranked()
+        self.norms: dict[int, float] = {}  # of the gradient, by step
+        self.new_norms: dict[int, Tensor] = {}
+        self.has_said_norm = False
         self.task = step  # as it is, beside `self.step`, which accelerate wraps
         if trainset.coupled:
             check_couplable(accelerator, step, output.title)
@@ -311,6 +316,8 @@ class _Loop:
             sums = {}  # the losses are zero because the step has nothing to average, not because they are learned
         norm = self._update(idle=not learns)
         state.step += 1
+        if norm is not None:
+            self.new_norms[state.step] = norm.detach()
         if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
             self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
 
@@ -377,11 +384,9 @@ class _Loop:
         """Average the losses over processes, raise on NaN, and record the row."""
         row: dict[str, float | None] = {**self._averaged(sums)}
         if not all(math.isfinite(value) for value in row.values() if value is not None):
-            raise JobFailed(
-                f"{self.title}: the loss is no number at step {self.state.step} ({row}); "
-                "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
-            )
+            raise JobFailed(f"{self.title}: the loss is no number at step {self.state.step} ({row}); {self._remedy()}")
         row |= {"learning_rate": rate, "grad_norm": self._recorded(norm)}
+        self._say_odd_norms()
         self.state.history.append({"step": self.state.step, "seconds": round(seconds, 3), **row})
         for name, value in row.items() if self.writer else ():
             if value is not None:
@@ -406,11 +411,35 @@ class _Loop:
         if math.isfinite(value):
             return value
         if self.accelerator.scaler is None:
-            raise JobFailed(
-                f"{self.title}: the gradient is no number at step {self.state.step}; lower training.learning_rate, "
-                "or set training.precision=fp32 to see whether precision is the cause"
-            )
+            raise JobFailed(f"{self.title}: the gradient is no number at step {self.state.step}; {self._remedy()}")
         return None
+
+    def _say_odd_norms(self) -> None:
+        """Warn once of a step whose gradient is thousands of times as long as usual; norms wait on the device until now."""
+        self.norms |= {step: float(norm) for step, norm in self.new_norms.items()}
+        self.new_norms.clear()
+        norms = {step: norm for step, norm in self.norms.items() if math.isfinite(norm) and norm > 0}
+        if self.has_said_norm or len(norms) < _LOG_EVERY_STEPS:
+            return
+        step, usual = max(norms, key=norms.__getitem__), statistics.median(norms.values())
+        if norms[step] > _ODD_NORM * usual:
+            self.has_said_norm = True
+            log.warning(
+                "%s: the gradient of step %d has the norm %.2g, in the median %.2g: %s; look for odd texts or scores there",
+                self.title,
+                step,
+                norms[step],
+                usual,
+                "without training.max_grad_norm it may undo what was learned"
+                if self.settings.max_grad_norm is None
+                else "clipped, a step learns from what caused it alone",
+            )
+
+    def _remedy(self) -> str:
+        """What to do where a number overflowed."""
+        if self.accelerator.mixed_precision == "no":
+            return "lower training.learning_rate"
+        return "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
 
     def _note(self) -> str:
         last = next((row for row in reversed(self.state.history) if "learning_rate" in row), {})
@@ -465,7 +494,7 @@ class _Loop:
         if not np.isfinite(scores).all():
             raise JobFailed(
                 f"{self.title}: {int((~np.isfinite(scores)).sum())} of {scores.size} validation scores are NaN or infinity at step {self.state.step}; "
-                "lower training.learning_rate, or set training.precision=fp32 to see whether precision is the cause"
+                f"{self._remedy()}"
             )
         return validation.value(rows, scores)
 

@@ -135,7 +135,10 @@ class Step(TaskStep):
     def _run(self, batch: Batch, output: str) -> Tensor:
         inputs = [bags(part) for part in batch.inputs] if self.is_static else [dict(part) for part in batch.inputs]
         parts = [self.model(part)[output].float() for part in inputs]
-        return torch.cat(parts)[batch.order]
+        outputs = torch.cat(parts)[batch.order]
+        if self.is_static:  # at zero the gradient of the normalisation is 1 / eps: clipped, it leaves nothing of a step
+            outputs = outputs.masked_fill(~outputs.detach().bool().any(dim=-1, keepdim=True), 0.0)
+        return outputs
 
     def _losses_at_widths(self, batch: Batch, scores: Tensor, embeddings: Tensor | None) -> dict[str, Tensor]:
         """Return each loss as its weighted mean over the Matryoshka widths, or at the whole width without them."""

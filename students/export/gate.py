@@ -11,8 +11,10 @@ constant scores has no ranks. Checks that are undefined for both are reported.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,14 @@ from distill.data.pairs import Pairs as LabelledPairs  # `Pairs` of this module 
 from distill.data.pairs import pairs_of
 from distill.data.scripts import rows_by_script, rows_with_every_script
 from distill.errors import BadInput, GateFailed
-from distill.files.artefact import ModelKind
+from distill.files.artefact import ModelKind, write_json
 from distill.metrics.columns import ScoredColumns
 from distill.metrics.measures import defined_metrics, paired_difference, primary_metric
 from distill.models.prompts import folder_prompts
 from distill.recipe.schema import Export, ExportPrecision
 from distill.run import Run
 from distill.runtime.vectors import unit_rows
+from distill.wording import counted
 from students.asymmetric import own_side_pairs
 from students.export.agreement import is_constant, rank_agreement, top_k_overlap
 
@@ -43,6 +46,8 @@ __all__ = [
     "check_gate",
     "compare",
     "held_back_pairs",
+    "keep_worst",
+    "say_few",
     "thresholds_of",
 ]
 
@@ -52,6 +57,7 @@ log = logging.getLogger(__name__)
 TextPairs = Sequence[tuple[str, str]]
 N_OF_SCRIPT = 20
 """The least number of texts (for a cross-encoder: pairs) with which a script is checked by itself."""
+_FEW_PAIRS = 100
 _N_ALONE = 32  # texts or pairs that are also run one by one
 
 
@@ -196,10 +202,32 @@ def held_back_pairs(run: Run) -> LabelledPairs:
             "no held-back pair is in %s, although training pairs are: the export is not checked there",
             ", ".join(sorted(unseen)),
         )
+    say_few(len(rows))
     held_back = pairs_of(pairs[row] for row in rows)
     if labels is None or run.student_section.asymmetric is not None:
         return held_back
     return replace(held_back, labels=labels[rows])
+
+
+@cache
+def say_few(n_pairs: int) -> None:
+    """Warn once that so few held-back pairs judge exports that a rare fault can be missed."""
+    if n_pairs < _FEW_PAIRS:
+        log.warning(
+            "exports are compared with torch on %s: a fault in one of %d pairs is missed with a "
+            "probability of a half; hold back %d or more (data.validation_share, export.parity_pairs)",
+            counted(n_pairs, "held-back pair"),
+            round(n_pairs / math.log(2)),
+            _FEW_PAIRS,
+        )
+
+
+def keep_worst(run: Run, target: Path, report: "ParityReport") -> None:
+    """Write the texts that differ most in an export into the run's `.work`, beside no model that is shared."""
+    path = run.work / f"worst-{'-'.join(target.relative_to(run.folder).parts)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, list(report.worst))
+    log.info("the texts that differ most: %s", path)
 
 
 @dataclass(frozen=True)
@@ -235,6 +263,18 @@ class ParityReport:
     undefined: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
     arithmetic: Mapping[str, Any] | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All of it but `worst`: for the card of a folder that may be shared, where no text of a user may stand."""
+        return {name: value for name, value in asdict(self).items() if name != "worst"}
+
+    @property
+    def in_words(self) -> str:
+        """How close the export is, on how many pairs and on which scale: for a log."""
+        agreement = "" if self.rank_agreement is None else f"rank agreement {self.rank_agreement:.5f}, "
+        difference = f"greatest difference {self.max_difference:.2g} of a score in [0, 1]"
+        return f"{agreement}{difference}, on {counted(self.n_pairs, 'held-back pair')}"
 
     @property
     def metric_drop(self) -> float | None:

@@ -63,6 +63,7 @@ from students.export.gate import (
     check_gate,
     compare,
     held_back_pairs,
+    keep_worst,
     thresholds_of,
 )
 from students.export.graphs import Quantization, write_onnx_graph, write_openvino_graph
@@ -168,14 +169,10 @@ def _export(
         recovered=recovered,
         overwrite=True,
     )
-    log.info("%s: %s", target, _in_words(report))
+    log.info("%s: %s", target, report.in_words)
+    keep_worst(run, target, report)
     if precision == "int8_dynamic":
         log.warning("%s: %s", target, DYNAMIC_WARNING)
-
-
-def _in_words(report: ParityReport) -> str:
-    agreement = "" if report.rank_agreement is None else f"rank agreement {report.rank_agreement:.5f}, "
-    return f"{agreement}greatest difference {report.max_difference:.2g}"
 
 
 def _check_side(run: Run, exported: runtime.Scorer) -> dict[str, Any]:
@@ -257,7 +254,7 @@ def export_model(
         details |= {
             "runs_in": attempt.exported.precision,
             "exported_on": cpu_class(),
-            "parity": asdict(attempt.report),
+            "parity": attempt.report.numbers,
             "thresholds": asdict(limits),
         }
         _write_card(folder, kind, {source, writer.weights}, details, card)
@@ -389,21 +386,17 @@ def _recover(writer: _Writer, before: _Attempt, recovered: Path, limits: Thresho
     writer.weights = recovered
     after = writer.attempt(keep_float=before.quantization.keep_float)
     is_better = not after.report.failures(limits) or after.report.closeness > before.report.closeness
-    parity = {"before": _numbers(before.report), "after": _numbers(after.report)}
+    parity = {"before": before.report.numbers, "after": after.report.numbers}
     details = {"recovery": {"revision": revision(recovered), "used": is_better, **parity}}
     log.info(
         "recovered with int8 simulated: %s before, %s after%s",
-        _in_words(before.report),
-        _in_words(after.report),
+        before.report.in_words,
+        after.report.in_words,
         "" if is_better else "; that is no gain, the student stays as it was",
     )
     if not is_better:
         writer.weights = writer.source
     return (after if is_better else before), details
-
-
-def _numbers(report: ParityReport) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name != "worst"}
 
 
 def _search(writer: _Writer, limits: Thresholds) -> tuple[_Attempt, list[Trial]]:

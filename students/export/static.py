@@ -30,6 +30,7 @@ from students.export.gate import (
     check_gate,
     compare,
     held_back_pairs,
+    keep_worst,
     thresholds_of,
 )
 
@@ -72,7 +73,8 @@ def _export(run: Run, target: Path, inputs: dict[str, Any]) -> None:
     held_back = held_back_pairs(run)
     check = None if run.student_section.asymmetric is None else partial(check_side, run)
     report = export_table(run.student, target, held_back, thresholds_of(settings, "int8"), card, check)
-    log.info("%s: least cosine %.5f, greatest difference %.2g", target, report.min_cosine, report.max_difference)
+    log.info("%s: least cosine %.5f, %s", target, report.min_cosine, report.in_words)
+    keep_worst(run, target, report)
 
 
 def export_table(
@@ -112,7 +114,7 @@ def export_table(
             "precision": "int8",
             "format": "numpy",
             "runs_in": "int8",
-            "parity": asdict(report),
+            "parity": report.numbers,
             "thresholds": asdict(thresholds),
         }
         if check is not None:

@@ -19,7 +19,7 @@ from distill.evaluation.teacher_exports import (
 )
 from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
-from students.export.gate import N_OF_SCRIPT, thresholds_of
+from students.export.gate import N_OF_SCRIPT, keep_worst, thresholds_of
 from students.export.stage import export_model
 
 __all__ = ["export_teacher"]
@@ -101,7 +101,8 @@ def _export(run: Run, name: str, format: ExportFormat, precision: ExportPrecisio
         log.warning("%s: not made; the run goes on without it: %s", target, _in_one_line(error))
         return
     forget_refusal(target)
-    log.info("%s: greatest difference %.2g", target, report.max_difference)
+    log.info("%s: %s", target, report.in_words)
+    keep_worst(run, target, report)
 
 
 def _in_one_line(error: Exception) -> str:

@@ -120,7 +120,7 @@ def test_models_of_a_run(tmp_path, bert_bi):
 
 
 def test_what_cannot_be_evaluated(tmp_path, bert_cross, capsys):
-    with pytest.raises(BadInput, match="is a cross-encoder, and graded compare embeddings"):
+    with pytest.raises(BadInput, match="is a cross-encoder, and graded compares embeddings"):
         evaluate_on_boards({"cross": bert_cross}, [pairs_task("graded", pairs(lambda i: i / 40))], tmp_path)
     with pytest.raises(BadInput, match="all 40 labels are alike"):
         pairs_task("alike", pairs(lambda i: 1.0))

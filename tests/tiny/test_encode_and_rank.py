@@ -161,3 +161,17 @@ def test_tokens_are_counted_as_they_are_read(bi, monkeypatch):
     counts = bi.token_counts(["a", "b"], ["a", "b"])
     monkeypatch.delitem(bi._files.prompts, "query")
     np.testing.assert_array_equal(counts, bi.token_counts(["Python 개발자: a", "Python 개발자: b"], ["a", "b"]))
+
+
+def test_pairs_without_a_text_are_counted_once(bi, caplog):
+    bi._has_said_gaps = False
+    for _ in range(2):
+        bi.score(["", "a", "\u200b", "a"], ["b", "\ud800", "b", "b"])
+    said = [record.getMessage() for record in caplog.records if "without a text" in record.getMessage()]
+    assert len(said) == 1 and "3 of 4 pairs have a side without a text" in said[0]
+
+
+def test_scores_that_are_no_numbers_are_refused_and_nan_stays(bi):
+    with pytest.raises(BadInput, match=r"scores are 'x' \(str\); numbers are expected"):
+        bi.unit("x")
+    assert np.isnan(bi.unit([float("nan")])).all()

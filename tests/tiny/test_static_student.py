@@ -1,5 +1,7 @@
 """Static students and output dimensions through the stages of tiny runs, beside stock sentence-transformers."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,9 @@ class TestFolder:
 
     def test_int8_is_judged_on_the_labels_like_any_other_export(self, run):
         parity = read_card(run.export("int8", "numpy")).details["parity"]
+        assert (
+            "worst" not in parity and "text" in json.loads((run.work / "worst-exports-numpy-int8.json").read_text())[0]
+        )
         assert parity["metric"] is not None and set(parity["metric_difference"]) == {"value", "low", "high"}
 
     def test_other_runtimes_are_refused(self, run):

@@ -166,6 +166,9 @@ def test_a_report_of_other_pairs_is_refused_and_one_that_names_none_is_said(tmp_
     with pytest.raises(BadInput, match="is of other pairs"):
         check_against(now, tmp_path / "old.json", **LIMITS)
     pairs = Pairs(["a"], ["b"], np.array([1.0]))
+    (tmp_path / "pairs.csv").write_text("query,document\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="pairs.csv is no benchmark.json; give one that"):
+        check_earlier(tmp_path / "pairs.csv", [tmp_path / "a"], pairs)
     with pytest.raises(BadInput, match="is of other pairs"):  # before anything is measured
         check_earlier(tmp_path / "old.json", [tmp_path / "a"], pairs)
     report(tmp_path / "old.json", fingerprint=pairs.fingerprint(), a=(10, 100, 0.8))

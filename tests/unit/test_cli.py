@@ -21,12 +21,12 @@ from huggingface_hub.utils import filter_repo_objects
 from distill.data import tables
 from distill.data.tables import read_columns
 from distill.errors import BadInput
-from distill.files.artefact import Artefact, write_card
+from distill.files.artefact import Artefact, new_folder, write_card
 from distill.recipe.schema import TfIdf
 from distill.runtime.scorer import Scorer
 from distill.scorers.baselines import write_tfidf
 from distill.scorers.cascade import CascadeScorer, CascadeSettings, fit_cascade
-from recipes import benchmark, cache_signals, export, score_embed, train_student, train_teacher
+from recipes import _stages, benchmark, cache_signals, export, score_embed, train_student, train_teacher
 from recipes._launch import _hear_threads, guarded
 from recipes.cli import app, main
 from recipes.printing import print_parity, print_table, print_tuned
@@ -198,6 +198,18 @@ class TestExitCodes:
         code, _, err = call("train-teacher", write_recipe(tmp_path))
         assert code == 1
         assert "No space left on device: /data/x" in err
+
+    def test_the_recipe_is_beside_what_the_first_stage_made(self, call, tmp_path, monkeypatch):
+        def stop(_):
+            assert (tmp_path / "run" / "recipe.json").is_file()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(_stages, "every_stage", lambda: (lambda run: None, stop))
+        recipe = write_recipe(tmp_path, output_dir=str(tmp_path / "run"))
+        assert call("run", recipe)[0] == 130
+
+    def test_a_command_near_another_is_suggested_once(self, call):
+        assert call("serve")[2].count("Did you mean") == 1
 
     def test_what_a_message_shows_of_a_file_moves_no_cursor(self, capsys):
         def refuse():
@@ -829,6 +841,28 @@ class TestPush:
         assert call("push", folder, "team/model")[0] == 0
         assert set(sent) == {line.split("  ")[-1] for line in out.splitlines()[:-1]}
 
+    def test_the_texts_in_an_older_card_are_not_sent(self, call, bi_folder, tmp_path, monkeypatch):
+        folder, sent = shutil.copytree(bi_folder, tmp_path / "model"), {}
+        (folder / "README.md").write_text("hello")
+        parity = {"n_pairs": 2, "worst": [{"text": "Jane Doe, 010-1234", "cosine": 0.9}]}
+        write_card(folder, Artefact("bi_encoder", "export", "f", details={"parity": parity}))
+        before = (folder / "artefact.json").read_bytes()
+        monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: None)
+        monkeypatch.setattr(
+            HfApi, "upload_folder", lambda _, *, ignore_patterns, **__: sent.update(left=ignore_patterns)
+        )
+        monkeypatch.setattr(
+            HfApi,
+            "upload_file",
+            lambda _, *, path_or_fileobj, path_in_repo, **__: sent.update({path_in_repo: path_or_fileobj}),
+        )
+        code, _, err = call("push", folder, "team/model")
+        assert code == 0 and "1 text of your held-back pairs" in err
+        assert "artefact.json" in sent["left"] and (folder / "artefact.json").read_bytes() == before
+        assert json.loads(sent["artefact.json"])["details"]["parity"] == {"n_pairs": 2}
+        *files, _ = call("push", folder, "team/model", "--dry-run")[1].splitlines()
+        assert f"{len(sent['artefact.json']):,} bytes  artefact.json" in {line.strip() for line in files}
+
     def test_a_dry_run_refuses_what_a_push_would(self, call, bi_folder, tmp_path):
         folder = shutil.copytree(bi_folder, tmp_path / "model")
         (folder / "README.md").unlink(missing_ok=True)
@@ -943,6 +977,16 @@ class TestDisk:
         said = capsys.readouterr().err
         assert said.startswith("error: No space left on device: ")
         assert said.endswith("make room and start again\n")
+
+    def test_a_write_that_names_no_file_names_the_folder_and_its_room(self, capsys, tmp_path):
+        def work():
+            with new_folder(tmp_path / "student"):
+                raise OSError(28, "No space left on device")
+
+        assert guarded(work) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: No space left on device: {tmp_path / 'student'}; ")
+        assert "MB are free there; nothing finished was lost" in said
 
     def test_what_may_not_be_written_needs_no_room(self, capsys):
         def work():

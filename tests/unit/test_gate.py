@@ -26,6 +26,7 @@ from students.export.gate import (
     _judged_texts,
     check_gate,
     compare,
+    say_few,
 )
 
 FP32, INT8 = DEFAULT_THRESHOLDS["fp32"], DEFAULT_THRESHOLDS["int8"]
@@ -122,6 +123,18 @@ def test_an_export_that_answers_the_same_for_everything_is_refused(labels, tmp_p
     assert any("metric_drop is undefined" in line for line in failures) == (labels is not None)
     with pytest.raises(Exception, match="tells nothing apart"):
         check_gate(report, INT8, tmp_path, "int8")
+
+
+def test_few_pairs_are_said_once_and_every_line_names_their_number(caplog):
+    pairs = pairs_of(15)
+    scores = np.linspace(-2, 2, 15)
+    report = compare(cross(pairs, scores), cross(pairs, scores + 0.01), pairs)
+    assert report.in_words.endswith("of a score in [0, 1], on 15 held-back pairs")
+    for n in (15, 15, 100):
+        say_few(n)
+    assert [record.getMessage().split(":")[0] for record in caplog.records if "a half" in record.getMessage()] == [
+        "exports are compared with torch on 15 held-back pairs"
+    ]
 
 
 def test_what_neither_side_defines_is_said(caplog):

@@ -326,6 +326,7 @@ class TestReaders:
 
     def test_a_name_that_is_not_there_is_said_with_its_neighbours(self, reader, tmp_path):
         (tmp_path / "pairs.tsv").write_bytes(TSV)
+        (tmp_path / "pairs_run").mkdir()  # such as the run's own folder
         assert "no such file; near it: pairs.tsv" in said(reader, tmp_path / "pairs.csv", tmp_path)
         (tmp_path / f".{os.getpid()}.tmp.pairs.csv").touch()  # what a command writes at this moment
         assert said(reader, tmp_path / "pairs.csv", tmp_path).endswith("near it: pairs.tsv")

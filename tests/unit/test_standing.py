@@ -18,7 +18,7 @@ from distill.evaluation.benchmark import (
     said_of_quality,
 )
 from distill.metrics.measures import Bootstrap
-from distill.metrics.standing import is_broken, problem_of, with_standing
+from distill.metrics.standing import is_broken, problem_of, share_of, with_standing
 from distill.report.content import BenchmarkResults
 from distill.report.model_card import _what
 from distill.report.words import headline, verdict, worth
@@ -48,6 +48,14 @@ def test_shares_of_the_best_teacher_above_chance_and_of_the_gain():
     assert "gain" not in done["bi"] and done["cross"]["retention_best"]["roc_auc"] == pytest.approx(0.8 / 0.9)
     assert "untrained" not in done["untrained"]["gain"]
     assert [name for name, one in done.items() if one.get("under_floor")] == ["untrained"]
+
+
+def test_a_share_of_roc_auc_counts_from_chance():
+    cross, useless = ROWS[0], row("useless", "student", 0.5)
+    assert (share_of(useless, cross, "roc_auc"), share_of(cross, useless, "roc_auc")) == (0.0, None)
+    spearman = {"metrics": {"spearman": {"value": 0.4}}}
+    assert share_of(spearman, {"metrics": {"spearman": {"value": 0.8}}}, "spearman") == 0.5
+    assert share_of(spearman, None, "spearman") is None
 
 
 def test_average_precision_above_the_share_of_positives():
