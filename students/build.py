@@ -202,10 +202,6 @@ def _cut_layers_and_width(run: Run, model: Any, section: Student, output_width: 
     )
     if section.layers is not None:
         layers, steps = choose_layers(model, section.kind, section.layers, batches)
-        if len(layers) == (n_layers := transformer_of(model).config.num_hidden_layers):
-            log.warning(
-                "student.layers keeps all %d layers of the backbone: the student is no smaller; set fewer", n_layers
-            )
         keep_layers(transformer_of(model), layers)
         details["layers"] = {"kept": list(layers), "left_out": steps}
         log.info("layers: %s", list(layers))

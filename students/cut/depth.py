@@ -33,14 +33,20 @@ def choose_layers(
 ) -> tuple[tuple[int, ...], list[dict[str, float]]]:
     """Return the layers for a recipe's choice and, if they were measured, the change that each removal caused.
 
+    A choice of all layers is said in the log.
+
     :param batches: the sample on which importance is measured; other choices do not use it
     :raises BadInput: if the encoder has too few layers
     """
     n_layers = transformer_of(model).config.num_hidden_layers
+    layers, steps = tuple[int, ...](), list[dict[str, float]]()
     if isinstance(choice, LayerChoice) and choice.importance is not None:
-        return layers_by_importance(model, kind, choice.importance, batches)
-    layers = layers_by_rule(choice, n_layers) if isinstance(choice, LayerChoice) else tuple(choice)
-    return layers, []
+        layers, steps = layers_by_importance(model, kind, choice.importance, batches)
+    else:
+        layers = layers_by_rule(choice, n_layers) if isinstance(choice, LayerChoice) else tuple(choice)
+    if len(layers) == n_layers:
+        log.warning("student.layers keeps all %d layers of the backbone, which makes it no smaller", n_layers)
+    return layers, steps
 
 
 def layers_by_rule(choice: LayerChoice, n_layers: int) -> tuple[int, ...]:

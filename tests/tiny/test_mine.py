@@ -11,7 +11,7 @@ import pytest
 from distill.data.pairs import Pairs
 from distill.errors import BadInput
 from distill.mining.cached import CachedScorer
-from distill.mining.choosing import FalseNegatives, RankStratum
+from distill.mining.choosing import FalseNegatives, RankStratum, read_strata
 from distill.mining.mine import MiningInputs, MiningSettings, mine
 from distill.runtime.opening import load
 from distill.runtime.scorer import PairedScorer
@@ -197,6 +197,11 @@ def test_what_cannot_be_is_refused_before_a_folder_is_made(settings, message, tm
     with pytest.raises(BadInput, match=message):
         mine(tmp_path / "out", MiningInputs(PAIRS), settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_ranks_above_the_depth_are_said(tmp_path, caplog):
+    mine(tmp_path / "out", MiningInputs(PAIRS), MiningSettings(depth=5, strata=read_strata("1-10:2")))
+    assert "stratum 1-10:2: ranks above the depth of 5 do not exist" in caplog.text
 
 
 def test_a_cross_encoder_finds_no_candidates(tmp_path, cross):

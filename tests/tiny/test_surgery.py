@@ -200,6 +200,14 @@ class TestDepth:
         kept, _ = layers_by_importance(model, "bi_encoder", 2, batches_of(model))
         assert kept[0] == 0
 
+    def test_a_choice_of_all_layers_is_said(self, folders, caplog):
+        model = build_model("bi_encoder", folders("bert"), max_length=64)
+        n_layers = transformer_of(model).config.num_hidden_layers
+        choose_layers(model, "bi_encoder", LayerChoice(first=n_layers - 1), [])
+        assert not caplog.records
+        choose_layers(model, "bi_encoder", LayerChoice(first=n_layers), [])
+        assert f"student.layers keeps all {n_layers} layers of the backbone" in caplog.text
+
     def test_a_config_that_cannot_be_read_again_is_refused(self, folders):
         """A ModernBERT of global layers alone: transformers 5.5 saves it, and refuses it when it is loaded."""
         model = build_model("bi_encoder", folders("modernbert"), max_length=64)

@@ -57,6 +57,11 @@ def test_the_generated_pages_are_up_to_date(generated):
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: run python docs/generate.py"
 
 
+def test_only_values_are_spelled_as_yaml_does():
+    text = "None is no limit, True is one. None of them trains."
+    assert generator()._in_yaml(text) == "`null` is no limit, `true` is one. None of them trains."
+
+
 def test_every_recipe_field_and_option_is_explained(generated):
     assert [line for page in generated.values() for line in page.splitlines() if re.match(r"\| `.*\|  \|$", line)] == []
 
