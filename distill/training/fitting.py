@@ -166,7 +166,7 @@ def _load_pairs(run: Run, job: Job, show: bool) -> tuple[TrainSet, TrainSet]:
 
 def _say_zero_texts(name: str, vectors: np.ndarray, tokens: TokenTable) -> None:
     """Warn of the texts whose embedding is zero in a static student: those without a token that has a vector."""
-    n_with_vector = np.concatenate([[0], np.cumsum(vectors.any(axis=1)[tokens.ids])])
+    n_with_vector = np.concatenate([[0], np.cumsum(np.asarray(vectors.any(axis=1))[tokens.ids])])
     n_zero = int((np.diff(n_with_vector[tokens.offsets]) == 0).sum())
     if n_zero:
         log.warning(
