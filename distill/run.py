@@ -31,6 +31,7 @@ from distill.files.artefact import CARD, INNER_MODEL, Artefact, content_hash, re
 from distill.files.locking import lock, opened_lock
 from distill.files.outputs import check_output_folder
 from distill.machine.precision import resolve_precision
+from distill.metrics.logistic import too_few_pairs
 from distill.models.backbone import check_student_dimensions, check_student_layers, check_student_length
 from distill.models.prompts import NO_PROMPTS, folder_prompts
 from distill.recipe.checks import suggest
@@ -140,11 +141,8 @@ class Run:
             log.info("data%s: %s", "" if stage.name is None else f" of stage {stage.name}", stage.split.summary())
             for shortage in stage.split.shortages():
                 log.warning("%s", shortage)
-        if "cascade" in self.stated.model_fields_set:
-            from distill.scorers.cascade import too_few_pairs
-
-            if problem := too_few_pairs(len(self.split.validation)):
-                log.warning("`distill cascade` will refuse this recipe: %s", problem)
+        if "cascade" in self.stated.model_fields_set and (problem := too_few_pairs(len(self.split.validation))):
+            log.warning("`distill cascade` will refuse this recipe: %s", problem)
 
     @cached_property
     def _splits(self) -> list[Split]:

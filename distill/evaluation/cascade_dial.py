@@ -33,12 +33,13 @@ from distill.evaluation.cascade_words import say_chosen, say_validation
 from distill.evaluation.latency import environment
 from distill.files.artefact import new_folder, read_card, read_json, write_card, write_json
 from distill.metrics.columns import ScoredColumns
+from distill.metrics.logistic import too_few_pairs
 from distill.metrics.measures import Estimate, evaluate_scores, metric_value, paired_samples, primary_metric
 from distill.metrics.noninferiority import MIN_RESAMPLES, Claim, judged
 from distill.metrics.standing import problem_of
 from distill.report.figures import ACCENT, INK, SOFT, drawing, new_figure, save_png
 from distill.run import Run
-from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, too_few_pairs, top_k_of_queries
+from distill.scorers.cascade import Cascade, CascadeSettings, fit_cascade, top_k_of_queries
 from distill.scorers.scoring import SCORER_FILE
 
 __all__ = ["DIAL", "measure_cascade", "read_dial"]

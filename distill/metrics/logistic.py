@@ -4,7 +4,9 @@ import numpy as np
 
 from distill.files.artefact import ModelKind
 
-__all__ = ["fit_logistic", "logit", "sigmoid", "unit_scores"]
+__all__ = ["fit_logistic", "logit", "sigmoid", "too_few_pairs", "unit_scores"]
+
+_MIN_PAIRS = 50  # fewer are too few for the curves of a cascade
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
@@ -27,6 +29,13 @@ def unit_scores(kind: ModelKind, scores: np.ndarray) -> np.ndarray:
     if kind == "bi_encoder":
         return np.clip((values + 1) / 2, 0, 1).astype(np.float32)
     return sigmoid(values).astype(np.float32)
+
+
+def too_few_pairs(n_pairs: int) -> str | None:
+    """Return why a cascade cannot be fitted on so few held-back pairs; None if it can."""
+    if n_pairs >= _MIN_PAIRS:
+        return None
+    return f"{n_pairs} held-back pairs; a cascade is fitted on {_MIN_PAIRS} at least (better 500): raise data.validation_share"
 
 
 def fit_logistic(columns: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:

@@ -398,9 +398,9 @@ def _limits(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
 def push(folder: Path, repository: str, *, private: bool = True, dry_run: bool = False) -> str:
     """Upload a model folder to the Hugging Face hub and return its address.
 
-    :param dry_run: contact no server and send nothing; return what would be sent, one line for each file
     Texts that differ most, which cards of earlier versions name, are left out of what is sent, and a warning says so.
 
+    :param dry_run: contact no server and send nothing; return what would be sent, one line for each file
     :raises BadInput: if the folder is incomplete, has changed since it was made or has no README.md, or the name is not
         valid
     :raises JobFailed: if the hub refuses

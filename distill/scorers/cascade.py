@@ -27,16 +27,15 @@ from pydantic import BaseModel, ConfigDict
 
 from distill.data.splitting import numbered
 from distill.errors import BadInput, JobFailed
-from distill.metrics.logistic import fit_logistic, sigmoid
+from distill.metrics.logistic import fit_logistic, sigmoid, too_few_pairs
 from distill.models.files import Runtime
 from distill.progress import OnProgress
 from distill.runtime.arguments import check_texts
 from distill.scorers.scoring import PairScorer
 
-__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade", "too_few_pairs"]
+__all__ = ["Cascade", "CascadeScorer", "CascadeSettings", "compares_documents", "fit_cascade"]
 
 _N_KNOTS = 33  # of the curve of doubt, at equally spaced quantiles of the student's scores
-_MIN_PAIRS = 50  # `fit_cascade` refuses fewer: they are too few for a curve
 
 
 class Cascade(BaseModel):
@@ -89,13 +88,6 @@ class Cascade(BaseModel):
         scores = self.alone(student_scores)
         scores[routed] = self.together(student_scores[routed], teacher_scores[routed])
         return scores
-
-
-def too_few_pairs(n_pairs: int) -> str | None:
-    """Return why a cascade cannot be fitted on so few held-back pairs; None if it can."""
-    if n_pairs >= _MIN_PAIRS:
-        return None
-    return f"{n_pairs} held-back pairs; a cascade is fitted on {_MIN_PAIRS} at least (better 500): raise data.validation_share"
 
 
 def fit_cascade(student_scores: np.ndarray, teacher_scores: np.ndarray, labels: np.ndarray) -> Cascade:

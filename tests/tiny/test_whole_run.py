@@ -83,7 +83,9 @@ def test_each_model_has_a_card_that_the_hub_reads_and_whose_code_runs(recipe, fo
     assert metrics == {name: round(estimate["value"], 4) for name, estimate in row["metrics"].items()}
     (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     if folder.startswith("exports"):
-        assert "| openvino-int8 |" in card.text and "of its teacher, `cross`" in card.text
+        teacher = next(row for row in report["rows"] if row["name"] == "cross")["metrics"]["roc_auc"]["value"]
+        assert "| openvino-int8 |" in card.text
+        assert ("of its teacher, `cross`" in card.text) == (teacher > 0.5)  # there is no share of a teacher at chance
         if not has_optimum():
             pytest.skip("stock sentence-transformers opens OpenVINO through optimum-intel")
     found = {}

@@ -71,7 +71,7 @@ def test_where_the_same_is_missing_the_nearest_is_named():
 def test_headline_and_sentences_show_both_factors():
     content = BenchmarkResults.of({"rows": with_split(ROWS), "primary_metric": "roc_auc"})
     assert headline(content) == (
-        "student (int8): 100.0\u00a0% of the teacher’s ROC-AUC at 24× its speed "
+        "student (int8): 100.0\u00a0% of the teacher’s ROC-AUC above chance at 24× its speed "
         "(6.0 from the smaller model × 4.0 from the runtime) and 1.0× its size"
     )
     exported = next(one for one in content.rows if one["name"] == "bi (int8)")
@@ -210,6 +210,7 @@ def test_a_cascade_of_a_model_without_finite_scores_is_refused(tmp_path, monkeyp
     run = make_run(tmp_path / "run")
     models = [BenchmarkEntry(name, name, tmp_path, None, None, None) for name in ("student", "teacher")]
     monkeypatch.setattr(cascade_dial, "_models", lambda _: models)
+    monkeypatch.setattr(cascade_dial, "too_few_pairs", lambda _: None)
     monkeypatch.setattr(
         cascade_dial, "score_row", lambda *_: Scored(np.full(len(_[2]), np.nan), np.zeros(len(_[2])), 1)
     )
