@@ -76,7 +76,7 @@ def test_headline_and_sentences_show_both_factors():
     )
     exported = next(one for one in content.rows if one["name"] == "bi (int8)")
     assert kept(exported, content) == (
-        "keeps 100.0\u00a0% of the teacher’s ROC-AUC, at 4.0× its speed and 1.0× its size"
+        "keeps 100.0\u00a0% of the teacher’s ROC-AUC above chance, at 4.0× its speed and 1.0× its size"
     )
     beside = BenchmarkResults.of({"rows": with_split([*ROWS[:2], ROWS[5]]), "primary_metric": "roc_auc"})
     assert "8.0 from the smaller model × 3.0 from the runtime, beside bi (fp32)" in headline(beside)
