@@ -275,8 +275,8 @@ def _entries(plain: str, start: int, end: int) -> Iterator[Span]:
     for cell in _TABLE_CELL.finditer(plain, start, end):
         if not HAS_WORD.search(cell[0]):
             continue  # a cell without a word, such as a single colon
-        if above is not None and not _BLINDED.match(cell[0]):
-            yield from () if _is_known_label(cell[0]) else [(*cell.span(), above)]
+        if above is not None and not _BLINDED.match(cell[0]) and not _is_known_label(cell[0]):
+            yield *cell.span(), above
         above = None
         if ":" not in cell[0]:
             above = _keyword_kind(cell[0]) if _is_known_label(cell[0]) else None
