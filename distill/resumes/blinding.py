@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from distill.resumes.blinding_fields import entries, labelled
 from distill.resumes.blinding_forms import PLACEHOLDERS, Identifier, Span
 from distill.resumes.blinding_name_words import is_name
-from distill.resumes.blinding_names import header_names, names_of_handles, occurrences, other_spelling, romanized_names
+from distill.resumes.blinding_names import (
+    header_names,
+    is_own_name,
+    names_of_handles,
+    occurrences,
+    other_spelling,
+    romanized_names,
+)
 from distill.resumes.blinding_patterns import cells_of, patterns, personal_cells
 from distill.resumes.plain_text import plain as plain_form
 from distill.resumes.section_headings import HANGUL
@@ -65,7 +72,9 @@ def blind(text: str) -> Blinded:
     spans = list(labelled(plain, personal))
     fields = {start: kind for start, _, kind in spans}
     spans += [*patterns(plain), *personal_cells(plain, personal)]
-    known = any(kind == "name" and HANGUL.search(plain, start, end) for start, end, kind in spans)
+    known = any(
+        kind == "name" and HANGUL.search(plain, start, end) and is_own_name(plain, start) for start, end, kind in spans
+    )
     header = list(header_names(plain, personal, known=known))
     spans += [*header, *names_of_handles(plain), *romanized_names(plain)]
     for start, end, _ in header:  # cells beside the name are personal data, whatever section the line belongs to

@@ -19,6 +19,7 @@ from distill.resumes.blinding_forms import (
 )
 from distill.resumes.blinding_name_words import ENGLISH_NAME, is_name
 from distill.resumes.section_content import HAS_WORD
+from distill.resumes.section_headings import HANGUL
 from distill.resumes.sections import LINE, ResumeSection
 
 __all__ = ["LABEL_ALONE", "entries", "labelled"]
@@ -40,7 +41,7 @@ _DATE = f"(?:{ENGLISH_DATE}|{KOREAN_DATE})"
 _AGE = rf"(?:(?:만|한국 ?나이|세는 ?나이|올해|현재) ?)?(?:\d{{1,2}}(?: ?세| ?살| years? old| yrs?)?|{AGE_IN_WORDS}(?: ?살| ?세)?|{ENGLISH_AGE})(?![\d.])"
 _CELL = r"[^\n|\t]{1,100}"
 _SHORT_CELL = r"[^\n|\t/,;()]{1,40}"
-_HANDLE = r"@?[A-Za-z\d][\w./@:?=&%~#+-]{2,120}(?=[ \t]{0,9}(?:$|[\n|,/)]| ?(?:입니다|이에요|예요|이고|이며|으?로(?![가-힣]))))"
+_HANDLE = r"(?!(?:19|20)\d\d(?:\D|$))@?[A-Za-z\d][\w./@:?=&%~#+-]{2,120}(?=[ \t]{0,9}(?:$|[\n|,/)]| ?(?:입니다|이에요|예요|이고|이며|으?로(?![가-힣]))))"
 _NUMBER = r"(?-i:(?=[A-Z*•xX -]{0,8}\d)[A-Z\d*•xX-]{1,20}(?: ?- ?[\d*xX]{4,8}| [A-Z\d*•xX-]{1,8}){0,7})"
 _SPACED_DIGITS = r"\d(?: {1,2}[\d*xX-]){9,15}(?![\w*])"
 _PHONE = rf"(?:\+?\(?\d[\d ().·/*~_-]{{5,34}}\d|{DIGIT}(?:[ .-]?{DIGIT}){{6,12}})"
@@ -260,6 +261,8 @@ _BLINDED = re.compile("|".join(re.escape(token) for tokens in PLACEHOLDERS.value
 _TABLE_CELL = re.compile(r"(?:[^|\t\n ]| (?! ))+")
 _MAX_LABEL = 20
 _DIVIDER = re.compile(r" [/·|;] |; ")
+_CLOSED = frozenset[Identifier](["birth", "age", "gender", "phone", "email"])  # kinds whose values hold no ", "
+_DIVIDER_OF_CLOSED = re.compile(r" [/·|;] |[,;] ")
 
 
 def entries(plain: str, personal: Sequence[ResumeSection]) -> Iterator[Span]:
@@ -293,7 +296,10 @@ def _entry_end(plain: str, start: int, end: int, kind: Identifier) -> int:
     """Return where the value of an entry ends: behind a value of its kind, at the next divider, else with the entry."""
     for field, pattern in zip(_FIELDS, _VALUES, strict=True):
         value = pattern.match(plain, start, end) if field.kind == kind else None
-        if value and (divider := _DIVIDER.search(plain, value.end(), end)):
+        dividers = (
+            _DIVIDER_OF_CLOSED if kind in _CLOSED or (kind == "name" and HANGUL.search(plain, start, end)) else _DIVIDER
+        )
+        if value and (divider := dividers.search(plain, value.end(), end)):
             end = divider.start()
             break
     value_text = plain[start:end].rstrip(" ,;/·")

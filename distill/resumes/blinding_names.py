@@ -111,13 +111,23 @@ _SURNAME_FIRST = re.compile(
 )
 
 
+_OWN_LABEL = re.compile(
+    r"(?:\A|[\n|/,·;(\t])[ *#>•–-]{0,9}(?:한글 ?)?(?:성 {0,8}명|이 {0,8}름|성 {0,2}함|본 ?명)[^가-힣A-Za-z\n]{0,9}$"
+)
+
+
+def is_own_name(plain: str, start: int) -> bool:
+    """Return whether the name that begins here is labelled as the applicant's, not as that of a guardian or a contact."""
+    return plain.count("\n", 0, start) < _PERSONAL_LINES and bool(_OWN_LABEL.search(plain, max(0, start - 40), start))
+
+
 def header_names(plain: str, personal: Sequence[ResumeSection], *, known: bool = False) -> Iterator[Span]:
     """Yield names in introductions ("My name is …"), and names without a label in the first lines.
 
     A birth date beside such a name is yielded, too. Beside a role ("간호사 정민수") a name is only guessed if no other
     Korean name is known: titles hold many words that might be one.
 
-    :param known: whether a Korean name is known already
+    :param known: whether the applicant's Korean name is known already
     """
     for words, pattern in _INTRODUCTIONS:
         for match in pattern.finditer(plain) if any(sign in plain for sign in words) else ():
@@ -134,7 +144,9 @@ def header_names(plain: str, personal: Sequence[ResumeSection], *, known: bool =
             return
         for number, start in enumerate(sorted(lines)):
             for span in _names_of_line(lines[start], number, beside_role) if is_form(lines[start][0]) else ():
-                known = known or bool(HANGUL.search(plain, *span[:2]))
+                before = plain[start : span[0]]
+                if HANGUL.search(plain, *span[:2]) and (":" not in before or is_own_name(plain, span[0])):
+                    known = True  # what stands behind another label is the name of a contact
                 yield span
 
 

@@ -452,9 +452,16 @@ def _compare_embeddings(
 
     unique = [*queries, *documents]
     exported_vectors, reference_vectors = embedded(exported), embedded(reference)
-    cosines = (exported_vectors * reference_vectors).sum(axis=1)
+    cosines = _row_cosines(exported_vectors, reference_vectors)
     order = np.argsort(cosines, kind="stable")[:5]
     return cosines, [{"text": _short(unique[i]), "cosine": round(float(cosines[i]), 6)} for i in order]
+
+
+def _row_cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the cosines of unit rows; two zero rows, which a static model gives texts of unknown tokens, are equal: 1."""
+    cosines: np.ndarray = (rows * others).sum(axis=1)
+    cosines[~rows.any(axis=1) & ~others.any(axis=1)] = 1.0
+    return cosines
 
 
 def _exact_unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -507,7 +514,7 @@ def _batch_cosine(exported: runtime.Scorer, texts: Sequence[str]) -> float:
     together = _exact_unit_rows(exported.encode(texts))
     rows = _alone(len(texts))
     alone = _exact_unit_rows(np.concatenate([exported.encode([texts[int(i)]]) for i in rows]))
-    return float((alone * together[rows]).sum(axis=1).min())
+    return float(_row_cosines(alone, together[rows]).min())
 
 
 def _batch_difference(

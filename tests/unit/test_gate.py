@@ -24,6 +24,7 @@ from students.export.gate import (
     Thresholds,
     _compare_embeddings,
     _judged_texts,
+    _row_cosines,
     check_gate,
     compare,
     say_few,
@@ -123,6 +124,11 @@ def test_an_export_that_answers_the_same_for_everything_is_refused(labels, tmp_p
     assert any("metric_drop is undefined" in line for line in failures) == (labels is not None)
     with pytest.raises(Exception, match="tells nothing apart"):
         check_gate(report, INT8, tmp_path, "int8")
+
+
+def test_two_zero_rows_are_equal_and_one_is_not():
+    rows = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    assert _row_cosines(rows, rows[[0, 2, 2]]).tolist() == [1.0, 0.0, 1.0]
 
 
 def test_few_pairs_are_said_once_and_every_line_names_their_number(caplog):

@@ -331,6 +331,34 @@ class TestBlind:
     def test_a_name_behind_its_title_is_found(self):
         assert blind("서버 개발자 김서연\n서버 운영").text == "서버 개발자 [이름]\n서버 운영"
 
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("간호사 정민수\n비상연락처: 이영희 (010-1111-2222)\n응급실 5년", "정민수"),
+            ("김서연 개발자\n보호자 성명: 김영수", "김서연"),
+            ("요양보호사 최영숙\n보호자: 이철수 님과 상담", "최영숙"),
+            ("서버 개발자 김서연\n기술: Java\n예금주: 박민지", "김서연"),
+        ],
+    )
+    def test_the_name_of_a_contact_is_not_taken_for_the_applicants(self, text, name):
+        assert name not in blind(text).text
+
+    @pytest.mark.parametrize(
+        ("text", "blinded"),
+        [
+            ("생년월일: 1990.3.12, 경력 8년, 기술: Kotlin", "생년월일: [생년월일], 경력 8년, 기술: Kotlin"),
+            ("이름: 박지훈, 서버 개발자, 경력 8년", "이름: [이름], 서버 개발자, 경력 8년"),
+            ("연락처: 010-1234-5678, 경력 8년, Java", "연락처: [전화], 경력 8년, Java"),
+        ],
+    )
+    def test_a_comma_ends_a_value_of_a_fixed_form(self, text, blinded):
+        assert blind(text).text == blinded
+
+    def test_a_period_behind_a_messenger_is_that_of_an_employer(self):
+        assert (
+            blind("경력\n카카오 | 2018.03 ~ 2021.02 | 서버 개발").text == "경력\n카카오 | 2018.03 ~ 2021.02 | 서버 개발"
+        )
+
     def test_an_entry_takes_its_value_and_not_the_rest_of_the_line(self):
         line = "성명: 김서연 / 생년월일: 1994.03.05 / 010-1234-5678 / 경력사항 네이버 백엔드 5년"
         assert blind(line).text == "성명: [이름] / 생년월일: [생년월일] / [전화] / 경력사항 네이버 백엔드 5년"
