@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.data.tokens import MANY_UNKNOWN
 from distill.errors import GateFailed
-from distill.metrics.standing import share_of
+from distill.metrics.standing import above_chance, first_teacher, share_of
 from distill.wording import counted
 
 __all__ = [
@@ -91,9 +91,9 @@ def print_benchmark(benchmark: Mapping[str, Any], *, as_json: bool) -> None:
         "speed-up",
         "MB",
     )
-    teacher = next((row for row in benchmark["rows"] if row.get("role") == "teacher"), None)
+    teacher = first_teacher(benchmark["rows"])
     print_table(columns, [_report_cells(row, metric, teacher) for row in benchmark["rows"]])
-    if metric == "roc_auc" and teacher is not None:
+    if above_chance(metric) and teacher is not None:
         print(
             f"{columns[4]}: (ROC-AUC − 0.5) / (the {benchmark.get('reference', 'teacher')}'s − 0.5), so that chance is 0 %"
         )

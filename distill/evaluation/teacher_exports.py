@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.errors import BadInput
 from distill.files.artefact import content_hash, read_card, read_json, write_json
-from distill.metrics.standing import Row
+from distill.metrics.standing import Row, first_teacher
 from distill.recipe.schema import ExportFormat, ExportPrecision
 from distill.run import Run
 
@@ -146,7 +146,7 @@ def with_split(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     `beside` is the teacher's export for the comparison: the one with the same runtime and precision (`same`), else the
     fastest with the same runtime, else the fastest of all.
     """
-    teacher = next((row for row in rows if row["role"] == "teacher"), None)
+    teacher = first_teacher(rows)
     exports = [row for row in rows if row["role"] == "teacher_export" and row["throughput_pairs_per_s"]]
     if teacher is None or not exports or not teacher["throughput_pairs_per_s"]:
         return list(rows)

@@ -23,6 +23,7 @@ __all__ = [
     "above_chance",
     "beside_untrained",
     "best_teacher",
+    "first_teacher",
     "floor_of",
     "is_broken",
     "is_level_with_floor",
@@ -50,6 +51,11 @@ def value_of(row: Row | None, metric: str) -> float | None:
     """Return a metric's value, or None if there is no row, or the row lacks the metric or its value."""
     estimate = None if row is None else (row.get("metrics") or {}).get(metric)
     return None if estimate is None or estimate.get("value") is None else float(estimate["value"])
+
+
+def first_teacher(rows: Sequence[Row]) -> Row | None:
+    """Return the teacher that shares and speed-ups are relative to: the first row of one."""
+    return next((row for row in rows if row.get("role") == "teacher"), None)
 
 
 _CHANCE = {"roc_auc": 0.5}

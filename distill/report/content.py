@@ -14,7 +14,7 @@ import numpy as np
 
 from distill.errors import BadInput
 from distill.metrics.names import LOWER_IS_BETTER, METRIC_NAMES, NO_SHARE
-from distill.metrics.standing import Row, share_of
+from distill.metrics.standing import Row, first_teacher, share_of
 
 __all__ = [
     "IS_TEACHER",
@@ -59,7 +59,7 @@ class BenchmarkResults:
         """
         raw = _plain(benchmark)
         rows = _checked_rows(raw.get("rows"))
-        teacher = next((row for row in rows if row.get("role") == "teacher"), None)
+        teacher = first_teacher(rows)
         rows = [_completed(row, teacher) for row in rows]
         metrics = _metrics_in(rows)
         primary, reference = _primary(raw.get("primary_metric"), metrics), str(raw.get("reference") or "teacher")

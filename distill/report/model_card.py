@@ -24,7 +24,7 @@ from distill.files.artefact import (
 )
 from distill.files.outputs import inert
 from distill.metrics.names import METRIC_NAMES
-from distill.metrics.standing import above_chance, floor_of, is_level_with_floor, share_of
+from distill.metrics.standing import above_chance, first_teacher, floor_of, is_level_with_floor, share_of
 from distill.recipe.black_box import BLACK_BOXES
 from distill.recipe.schema import TokenTeacher
 from distill.recipe.token_teachers import TOKEN_TEACHERS
@@ -172,7 +172,7 @@ def _hub_parents(run: Run) -> list[str]:
 def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     metric = result["primary_metric"]
     floor = floor_of(result["rows"], metric)
-    teacher_row = _teacher_row(result)
+    teacher_row = first_teacher(result["rows"])
     teacher = None if teacher_row is None else teacher_row["name"]
     of_itself = teacher is None or row["role"] == "teacher"
     is_taught, is_copy = row["role"] in ("stage", "student", "export"), row["role"] == "teacher_export"
@@ -195,11 +195,8 @@ def _what(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _teacher_row(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((row for row in result["rows"] if row["role"] == "teacher"), None)
-
-
 def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    teacher = first_teacher(result["rows"])
     compared = [
         comparison
         for comparison in result["comparisons"]
@@ -212,7 +209,7 @@ def _quality(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any
             {
                 **estimate,
                 "name": METRIC_NAMES.get(name, name),
-                "kept": _percent(share_of(row, _teacher_row(result), name) if row.get("retention") else None),
+                "kept": _percent(share_of(row, teacher, name) if row.get("retention") else None),
                 "kept_of_best": _percent((row.get("retention_best") or {}).get(name)),
                 "worth": worth_in_parts(row, name),
             }

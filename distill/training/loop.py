@@ -13,8 +13,8 @@ import json
 import logging
 import math
 import shutil
-import statistics
 import time
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -169,7 +169,7 @@ class _Loop:
         n_steps = math.ceil(settings.epochs * self.planner.steps_per_epoch)
         self.n_steps = n_steps if settings.max_steps is None else min(n_steps, settings.max_steps)
         self.cannot_rank = self._why_unranked()
-        self.norms: dict[int, float] = {}  # of the gradient, by step
+        self.norms: list[tuple[float, int]] = []  # of the gradient, with −step, sorted
         self.new_norms: dict[int, Tensor] = {}
         self.has_said_norm = False
         self.task = step  # as it is, beside `self.step`, which accelerate wraps
@@ -316,7 +316,7 @@ class _Loop:
             sums = {}  # the losses are zero because the step has nothing to average, not because they are learned
         norm = self._update(idle=not learns)
         state.step += 1
-        if norm is not None:
+        if norm is not None and not self.has_said_norm:
             self.new_norms[state.step] = norm.detach()
         if state.step % _LOG_EVERY_STEPS == 0 or state.step in (1, self.n_steps):
             self._log(sums, norm, settings.learning_rate * factor, time.monotonic() - began)
@@ -416,19 +416,21 @@ class _Loop:
 
     def _say_odd_norms(self) -> None:
         """Warn once of a step whose gradient is thousands of times as long as usual; norms wait on the device until now."""
-        self.norms |= {step: float(norm) for step, norm in self.new_norms.items()}
+        for step, new_norm in self.new_norms.items():
+            if math.isfinite(norm := float(new_norm)) and norm > 0:
+                insort(self.norms, (norm, -step))
         self.new_norms.clear()
-        norms = {step: norm for step, norm in self.norms.items() if math.isfinite(norm) and norm > 0}
-        if self.has_said_norm or len(norms) < _LOG_EVERY_STEPS:
+        if self.has_said_norm or len(self.norms) < _LOG_EVERY_STEPS:
             return
-        step, usual = max(norms, key=norms.__getitem__), statistics.median(norms.values())
-        if norms[step] > _ODD_NORM * usual:
+        norm, negative_step = self.norms[-1]
+        usual = (self.norms[(len(self.norms) - 1) // 2][0] + self.norms[len(self.norms) // 2][0]) / 2  # the median
+        if norm > _ODD_NORM * usual:
             self.has_said_norm = True
             log.warning(
                 "%s: the gradient of step %d has the norm %.2g, in the median %.2g: %s; look for odd texts or scores there",
                 self.title,
-                step,
-                norms[step],
+                -negative_step,
+                norm,
                 usual,
                 "without training.max_grad_norm it may undo what was learned"
                 if self.settings.max_grad_norm is None

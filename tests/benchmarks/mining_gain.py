@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.mined_candidates import SETS, write_mined_candidates
-from tests.benchmarks.objectives import print_table, trained
+from tests.benchmarks.objectives import folder_name, print_table, trained
 
 GIVEN = "given pairs"
 FOUND: dict[str, Sequence[str] | None] = {  # options of `distill mine`
@@ -55,7 +55,7 @@ def with_candidates(name: str, given: argparse.Namespace) -> argparse.Namespace:
     options = FOUND[name]
     if options is not None:
         options = [option.replace("MODEL", given.model) for option in options]
-    folder = given.output / "".join(letter if letter.isalnum() else "_" for letter in name)
+    folder = given.output / folder_name(name)
     train, evaluation = write_mined_candidates(given.data / given.route, folder, options)
     changes = [f"data.train={train}", f"data.evaluation={evaluation}", "teachers={}"]
     changes += [f"student.backbone={given.model}", "student.layers=null"]

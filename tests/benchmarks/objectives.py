@@ -160,7 +160,7 @@ def measured(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def trained(name: str, seed: int, rate: float, given: argparse.Namespace) -> dict[str, Any]:
-    folder = f"{''.join(letter if letter.isalnum() else '_' for letter in name)}-{rate:g}-{seed}"
+    folder = f"{folder_name(name)}-{rate:g}-{seed}"
     run = run_of(folder, name, seed, rate, given)
     found = run.folder / "measured.json"
     if found.is_file():
@@ -177,6 +177,11 @@ def trained(name: str, seed: int, rate: float, given: argparse.Namespace) -> dic
             stage(run)
     write_json(found, {"rate": rate, "seed": seed, **scores_of(run, ROUTES[given.route].metric)})
     return read_json(found)
+
+
+def folder_name(row: str) -> str:
+    """Return a row's name as that of a folder."""
+    return "".join(letter if letter.isalnum() else "_" for letter in row)
 
 
 def run_of(folder: str, name: str, seed: int, rate: float, given: argparse.Namespace) -> Run:

@@ -38,7 +38,7 @@ def test_they_are_counted_and_said(caplog):
 
 def test_a_gradient_thousands_of_times_as_long_is_said_once(caplog):
     loop = SimpleNamespace(
-        title="student", norms={}, new_norms={}, has_said_norm=False, settings=SimpleNamespace(max_grad_norm=1.0)
+        title="student", norms=[], new_norms={}, has_said_norm=False, settings=SimpleNamespace(max_grad_norm=1.0)
     )
     for end in (10, 20):
         loop.new_norms = {step: torch.tensor(4e18 if step % 10 == 7 else 0.5) for step in range(end - 9, end + 1)}
